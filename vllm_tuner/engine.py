@@ -5,6 +5,8 @@
 # %% ../nbs/16_engine.ipynb #c002
 from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from .defaults import GPU_MEMORY_UTILIZATION, at, batch_defaults, capture_sizes, release
 from .units import human_int, real
 
 # %% auto #0
@@ -83,6 +85,7 @@ class Engine:
     env:tuple[tuple[str,str],...]=()         # VLLM_* environment variables that matter
     vllm_version:str='0.33.0'                # whose rules apply
     usage:str='serve'                        # 'serve' (the server) or 'llm' (the offline class)
+    original_max_model_len:int|str|None=None # what `max_model_len` was before `resolve`; 'auto' lets the cache planner lower it
 
     def __post_init__(self):
         for name in ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','decode_context_parallel_size','prefill_context_parallel_size','max_num_batched_tokens','max_num_seqs','block_size','max_loras','max_lora_rank'):
@@ -102,6 +105,13 @@ class Engine:
             if isinstance(v:=getattr(self,name), dict): object.__setattr__(self, name, tuple(sorted((str(k),x if name!='env' else str(x)) for k,x in v.items())))
         if isinstance(s:=self.speculative_config, dict): object.__setattr__(self, 'speculative_config', Speculative(**s))
 
+    def resolve(self,
+        arch,   # `ModelArch`
+        device, # `Device`
+    )->'Engine':
+        "Every open flag filled as this version of vLLM would; resolving twice changes nothing"
+        return _resolve(self, arch, device)
+
     @property
     def world_size(self)->int: # GPUs of one replica
         "Tensor times pipeline times prefill-context ranks"
@@ -114,6 +124,39 @@ class Engine:
     def __repr__(self): return 'Engine(' + ', '.join(f'{k}={v!r}' for k,v in self.changed().items()) + ')'
 
 # %% ../nbs/16_engine.ipynb #c011
+_DTYPES = {'half':'float16', 'float':'float32', 'fp16':'float16', 'bf16':'bfloat16'}
+
+@lru_cache(4096)
+def _resolve(
+    e:Engine, # as the user wrote it
+    arch,     # `ModelArch`
+    device,   # `Device`
+)->Engine:    # nothing left open
+    "The rules of `resolve`, in vLLM's order"
+    v = e.vllm_version
+    dtype = _DTYPES.get(e.dtype, e.dtype)
+    if dtype=='auto': dtype = 'bfloat16' if arch.dtype=='float32' else arch.dtype
+    if dtype=='bfloat16' and e.dtype=='auto' and device.capability<(8,0): dtype = 'float16'
+    auto = e.max_model_len=='auto' or e.original_max_model_len=='auto'
+    mml = e.max_model_len if isinstance(e.max_model_len,int) else arch.max_len or 2048
+    generate = arch.task=='generate'
+    T0,S0 = batch_defaults(device.memory, device.name, device.capability, e.usage, v)
+    if e.performance_mode=='throughput': T0,S0 = 2*T0,2*S0
+    S = e.max_num_seqs or S0
+    T = e.max_num_batched_tokens or min(S*mml, T0)
+    if e.max_num_seqs is None: S = min(S,T)
+    mode = e.cudagraph_mode or ('NONE' if e.enforce_eager or e.optimization_level==0 else 'PIECEWISE' if e.optimization_level==1 or not generate else 'FULL_AND_PIECEWISE')
+    spec = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
+    sizes = () if mode=='NONE' else capture_sizes(S, T, spec, device.capability, v, e.max_cudagraph_capture_size, e.cudagraph_capture_sizes, e.performance_mode)
+    first = lambda x,default: default if x is None else x
+    return replace(e, dtype=dtype, max_model_len=mml, original_max_model_len='auto' if auto else mml, gpu_memory_utilization=first(e.gpu_memory_utilization, at(GPU_MEMORY_UTILIZATION,v)),
+                   block_size=e.block_size or 16, kv_cache_dtype=arch.kv_dtype or 'auto' if e.kv_cache_dtype=='auto' else e.kv_cache_dtype, enable_prefix_caching=first(e.enable_prefix_caching,generate),
+                   enable_chunked_prefill=first(e.enable_chunked_prefill,generate), async_scheduling=first(e.async_scheduling,generate), max_num_batched_tokens=T, max_num_seqs=S,
+                   optimization_level=first(e.optimization_level,2), cudagraph_mode=mode, cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=max(sizes,default=0),
+                   disable_hybrid_kv_cache_manager=first(e.disable_hybrid_kv_cache_manager,False), mamba_cache_mode=e.mamba_cache_mode or 'none',
+                   distributed_executor_backend=e.distributed_executor_backend or ('uni' if e.world_size==1 else 'mp'))
+
+# %% ../nbs/16_engine.ipynb #c016
 @dataclass(frozen=True, slots=True)
 class AutotuningParameters:
     "Corrections to the calibrated model, bounds of the search, and weights of the score"
