@@ -3,10 +3,10 @@
     python docs/build.py            # README.md and the site in _docs/
     python docs/build.py --readme   # README.md alone
 
-nbdev's own processors render the notebooks (documentation of exported symbols from their docments, links between symbols), this script translates what they leave for
-Quarto into what Sphinx understands, and Sphinx (myst-nb, furo) builds the pages with warnings as errors. Nothing is executed: the outputs are the ones committed with the notebooks.
+Each committed notebook becomes a page: hidden cells are left out, every exported symbol gets a reference entry made from its docments, names in backticks link to those entries,
+and the source of exported cells is folded. Sphinx (myst-nb, furo) then builds the pages with warnings as errors. No cell is executed: the outputs are the ones committed.
 """
-import argparse, json, os, re, shutil, subprocess, sys
+import argparse, ast, json, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,81 +20,124 @@ def source(cell):
     return ''.join(cell['source'])
 
 
-def processed():
-    "Run nbdev's processors; the result lies in `_proc/`"
-    from nbdev.serve import proc_nbs
-    shutil.rmtree(ROOT/'_proc', ignore_errors=True)
-    os.chdir(ROOT)
-    proc_nbs(str(NBS), n_workers=2, force=True)
-    return ROOT/'_proc'
-
-
-def plain_links(text):
-    "Quarto's link attributes away, published addresses back to pages of this site"
-    text = re.sub(r'(\]\([^)\s]+\))\{[^}]*\}', r'\1', text)
-    text = re.sub(r'https?://[^/\s)"]+/vllm_tuner/([\w/]+)\.html', r'\1.html', text)
-    return re.sub(r'\[`([^`\]]+)`\]\(([\w./-]+\.html(?:#[\w.-]+)?)\)', r'<a href="\2"><code>\1</code></a>', text)
-
-
 def markdown(text):
+    "A Markdown cell"
     return {'cell_type': 'markdown', 'metadata': {}, 'source': text}
 
 
-def output_text(cell):
-    "What a `show_doc` cell displays, as Markdown"
-    texts = [''.join(o.get('data', {}).get('text/markdown', o.get('text', ''))) for o in cell.get('outputs', [])]
-    return '\n\n'.join(t for t in texts if t)
+def exported(text):
+    "Is this the source of an exported cell?"
+    return re.search(r'^\s*#\s*\|\s*exports?\b', text, re.M) is not None
 
 
-def anchors(text):
-    "An anchor before each documented symbol, so that links to it arrive"
-    text = re.sub(r'^(#{2,4}) ?(?:<[^>]*>)*([\w.]+)\s*\{#([\w.]+)[^}]*\}\s*$', r'<span id="\3"></span>\n\n\1 `\2`', text, flags=re.M)
-    return re.sub(r'^(#{2,4}) ([\w.]+)$', r'<span id="\2"></span>\n\n\1 `\2`', text, flags=re.M)
+def page_name(path):
+    "A notebook's page: its place under nbs/ without the ordering number"
+    rel = path.relative_to(NBS)
+    return (rel.parent/re.sub(r'^\d+[a-z]?_', '', rel.stem)).as_posix()
 
 
-def translate(nb, depth):
-    "One processed notebook as myst-nb reads it"
-    cells = []
+def public_names(text):
+    "Public functions and classes that a cell defines"
+    return [n.name for n in ast.parse(text).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not n.name.startswith('_')]
+
+
+def cell_text(value):
+    "A value inside a Markdown table"
+    return re.sub(r'\s+', ' ', str(value)).replace('|', '\\|')
+
+
+def table(obj):
+    "Parameters or fields from docments, as a Markdown table"
+    from fastcore.docments import docments
+    import inspect
+    try: docs = docments(obj, full=True, returns=True)
+    except (TypeError, OSError): return ''
+    anno = lambda a: '' if a is None or a is inspect._empty else f'`{cell_text(a if isinstance(a, str) else getattr(a, "__name__", a))}`'
+    default = lambda d: '' if d is inspect._empty or str(d).startswith('Field(') else f'`{cell_text(repr(d))[:60]}`'
+    rows = [(f'**`{k}`**', anno(d.anno), default(d.default), cell_text(d.docment or '')) for k,d in docs.items() if k not in ('return', 'self')]
+    if (ret := docs.get('return')) and ret.anno not in (None, inspect._empty) and not inspect.isclass(obj): rows.append(('*returns*', anno(ret.anno), '', cell_text(ret.docment or '')))
+    return '\n'.join(['| | type | default | meaning |', '|---|---|---|---|'] + ['| ' + ' | '.join(r) + ' |' for r in rows]) if rows else ''
+
+
+def reference(module, name):
+    "The reference entry of one exported symbol: anchor, docstring, table, public methods"
+    import importlib, inspect
+    obj = getattr(importlib.import_module('vllm_tuner' if module=='__init__' else f'vllm_tuner.{module}'), name)
+    methods = [(k, getattr(m, 'fget', None) or getattr(m, '__func__', m)) for k,m in vars(obj).items() if not k.startswith('_') and (callable(m) or isinstance(m, (property, classmethod, staticmethod)))] if inspect.isclass(obj) else []
+    listed = [f'- `.{k}` {cell_text(inspect.getdoc(m))}' for k,m in methods if inspect.isfunction(m) and inspect.getdoc(m)]
+    return '\n\n'.join(t for t in (f'<span id="{name}"></span>\n\n### `{name}`', inspect.getdoc(obj) or '', table(obj), '\n'.join(listed)) if t)
+
+
+def linked(text, symbols, here):
+    "Names of exported symbols in backticks become links to their reference, outside code and headings"
+    def link(m):
+        page = symbols.get(m[1])
+        if page is None: return m[0]
+        up = '../'*here.count('/')
+        return f'<a href="{"" if page==here else up+page+".html"}#{m[1]}"><code>{m[1]}</code></a>'
+    lines, fenced = [], False
+    for line in text.split('\n'):
+        if line.lstrip().startswith('```'): fenced = not fenced
+        lines.append(line if fenced or line.startswith('#') else re.sub(r'(?<![\[`\w])`([A-Za-z_]\w*)`(?![\]`])', link, line))
+    return '\n'.join(lines)
+
+
+def page_links(text):
+    "Links from one notebook to another point at its page"
+    page = lambda m: f'{m[1]}{m[2]}.html{m[3] or ""}'
+    return re.sub(r'(\]\([^)#\s]*?)(?:\d+[a-z]?_)?([A-Za-z][\w-]*)\.ipynb(#[^)\s]*)?(?=\))', page, text)
+
+
+def translate(nb, here, symbols):
+    "A committed notebook as myst-nb reads it: hidden cells gone, references before the folded source of exported cells"
+    cells, module = [], None
     for cell in nb['cells']:
         text = source(cell)
-        if cell['cell_type']=='raw':
-            import yaml
-            front = yaml.safe_load(text.strip().strip('-')) if text.strip().startswith('---') else {}
-            cells.append(markdown(f"# {front.get('title','')}\n\n*{front.get('description','')}*" if front.get('title') else ''))
-            continue
+        if (m := re.search(r'#\s*\|\s*default_exp (\S+)', text)): module = m[1]
+        if not text.strip() or re.search(r'^\s*#\s*\|\s*(hide|default_exp)\b', text): continue
         if cell['cell_type']=='markdown':
-            cells.append(markdown(anchors(plain_links(text))))
-            continue
-        if 'show_doc(' in text:
-            cells.append(markdown(anchors(plain_links(output_text(cell)))))
-            continue
-        hidden = 'echo: false' in text or 'code-fold: true' in text
-        cell = {'cell_type': 'code', 'metadata': {'tags': ['hide-input']} if hidden else {}, 'execution_count': None, 'source': DIRECTIVE.sub('', text), 'outputs': cell.get('outputs', [])}
-        for out in cell['outputs']: out.pop('execution_count', None) if out.get('output_type')!='execute_result' else out.update(execution_count=None)
-        cells.append(cell)
+            text = re.sub(r'\A(# [^\n]+)\n+> ([^\n]+)', r'\1\n\n*\2*', text.strip())
+            cells.append(markdown(page_links(linked(text, symbols, here))))
+        elif cell['cell_type']=='code':
+            names = public_names(text) if exported(text) else []
+            if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
+            alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
+            outputs = [dict(o, execution_count=None) if o['output_type']=='execute_result' else o for o in cell.get('outputs', [])]
+            meta = {'tags': ['hide-input']} if exported(text) else {}
+            if alt: meta['mystnb'] = {'image': {'alt': alt[1].strip()}}
+            cells.append({'cell_type': 'code', 'metadata': meta, 'execution_count': None, 'source': DIRECTIVE.sub('', text).strip(), 'outputs': outputs})
     cells = [c for c in cells if source(c).strip()]
     for i,c in enumerate(cells): c['id'] = f'cell-{i}'
-    return {'cells': cells, 'metadata': {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}, 'nbformat': 4, 'nbformat_minor': 5}
+    return {'cells': cells, 'metadata': {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}, 'mystnb': {'code_prompt_show': 'Show the source', 'code_prompt_hide': 'Hide the source'}}, 'nbformat': 4, 'nbformat_minor': 5}
+
+
+def notebooks():
+    "Every notebook of the site"
+    return [p for p in sorted(NBS.rglob('*.ipynb')) if not any(part.startswith(('.', '_')) for part in p.relative_to(NBS).parts)]
+
+
+def symbol_pages(paths):
+    "Exported symbol -> page that documents it"
+    found = {}
+    for path in paths:
+        for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            if cell['cell_type']=='code' and exported(source(cell)): found |= {n: page_name(path) for n in public_names(source(cell))}
+    return found
 
 
 def pages():
-    "Write every processed notebook to `docs/_src` with the tables of contents"
-    proc = processed()
+    "Write every notebook as a page to `docs/_src`"
     shutil.rmtree(SRC, ignore_errors=True)
-    SRC.mkdir(parents=True)
-    found = []
-    for path in sorted(proc.rglob('*.ipynb')):
-        rel = path.relative_to(proc)
-        name = Path(str(rel.with_suffix('')).replace(rel.stem, re.sub(r'^\d+[a-z]?_', '', rel.stem)))
-        target = (SRC/name).with_suffix('.ipynb')
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(translate(json.loads(path.read_text(encoding='utf-8')), len(rel.parts)-1)), encoding='utf-8')
-        found.append((rel, name.as_posix()))
-    for extra in sorted((ROOT/'docs'/'pages').glob('**/*.md')) if (ROOT/'docs'/'pages').exists() else []:
-        target = SRC/extra.relative_to(ROOT/'docs'/'pages')
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(extra, target)
-    return found
+    paths = notebooks()
+    symbols = symbol_pages(paths)
+    for path in paths:
+        here = page_name(path)
+        (target := SRC/f'{here}.ipynb').parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(translate(json.loads(path.read_text(encoding='utf-8')), here, symbols)), encoding='utf-8')
+    for extra in sorted((ROOT/'docs'/'pages').rglob('*.md')):
+        (target := SRC/extra.relative_to(ROOT/'docs'/'pages')).parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(linked(extra.read_text(encoding='utf-8'), symbols, target.relative_to(SRC).with_suffix('').as_posix()), encoding='utf-8')
+    return [(p.relative_to(NBS), page_name(p)) for p in paths]
 
 
 PARTS = (('The model, the card, the engine', '01'), ('How vLLM spends your GPU', '2'), ('How fast it serves', '3'), ('What to do', '4'), ('Against reality, and out of the door', '5'), ('Doors', '69'))
@@ -111,6 +154,17 @@ def contents(found):
     groups += [('Reference', [n for n in extra if '/' not in n] + [n for r,n in found if r.name=='99_init.ipynb'])]
     nb['cells'] += [dict(tree(t,n), id=f'toc-{i}') for i,(t,n) in enumerate(groups) if n]
     index.write_text(json.dumps(nb), encoding='utf-8')
+
+
+def assets():
+    "MathJax from npm, so that the site needs no other server"
+    if (OUT_MATH := ROOT/'docs'/'_static'/'mathjax'/'tex-svg.js').exists(): return
+    with tempfile.TemporaryDirectory() as tmp:
+        try: subprocess.run(['npm', 'pack', '--silent', 'mathjax@3.2.2'], cwd=tmp, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError): return print('npm is not at hand: formulas stay as TeX')
+        subprocess.run(['tar', 'xzf', next(Path(tmp).glob('*.tgz')).name, 'package/es5/tex-svg.js'], cwd=tmp, check=True)
+        OUT_MATH.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(tmp)/'package/es5/tex-svg.js', OUT_MATH)
 
 
 def readme():
@@ -159,6 +213,7 @@ def main():
     ask.add_argument('--readme', action='store_true', help='README.md alone')
     if (args := ask.parse_args()).readme: return readme()
     readme()
+    assets()
     contents(pages())
     shutil.rmtree(OUT, ignore_errors=True)
     subprocess.run([sys.executable, '-m', 'sphinx', '-b', 'html', '-W', '--keep-going', '-q', '-c', str(ROOT/'docs'), str(SRC), str(OUT)], check=True)
