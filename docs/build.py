@@ -68,6 +68,11 @@ def reference(module, name):
     return '\n\n'.join(t for t in (f'<span id="{name}"></span>\n\n### `{name}`', inspect.getdoc(obj) or '', table(obj), '\n'.join(listed)) if t)
 
 
+def only_imports(text):
+    "An exported cell that only imports says nothing to a reader"
+    return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(text).body)
+
+
 def linked(text, symbols, here):
     "Names of exported symbols in backticks become links to their reference, outside code and headings"
     def link(m):
@@ -99,6 +104,7 @@ def translate(nb, here, symbols):
             text = re.sub(r'\A(# [^\n]+)\n+> ([^\n]+)', r'\1\n\n*\2*', text.strip())
             cells.append(markdown(page_links(linked(text, symbols, here))))
         elif cell['cell_type']=='code':
+            if exported(text) and only_imports(text): continue
             names = public_names(text) if exported(text) else []
             if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
             alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
