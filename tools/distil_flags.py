@@ -1,0 +1,90 @@
+"""Which command-line flags each release of vLLM knows, and what its model classes can do: read from the sources of the wheels, written as facts.
+
+    python tools/distil_flags.py FOLDER_WITH_UNPACKED_WHEELS vllm_tuner/data/vllm_flags.json
+
+The folder holds one directory per release (`0.33.0/vllm/...`). Nothing is imported: the files are only parsed. A flag's kind is 'b' (a switch),
+'l' (takes several values) or 'v' (takes one); beside it stands one bit per release, oldest first. A model class is listed when it lacks
+pipeline parallelism or LoRA, by the interfaces that it or its bases implement.
+"""
+from __future__ import annotations
+import ast, json, re, sys
+from pathlib import Path
+
+KINDS = {'bool': 'b', 'list': 'l', 'tuple': 'l', 'set': 'l'}
+
+
+def fields_of(tree:ast.AST)->dict[str,str]:
+    "Annotated class fields: name -> kind"
+    out = {}
+    for cls in (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)):
+        for f in (f for f in cls.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)):
+            note = ast.unparse(f.annotation)
+            first = re.match(r'(?:Optional\[|Annotated\[)?(\w+)', note)
+            out.setdefault(f.target.id, KINDS.get(first[1], 'b' if re.search(r'\bbool\b', note) else 'v') if first else 'v')
+    return out
+
+
+def explicit(tree:ast.AST)->dict[str,str|None]:
+    "Flags that appear in an `add_argument` call: flag -> kind where the call itself says it"
+    out = {}
+    for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func,'attr','')=='add_argument'):
+        action = next((ast.unparse(k.value) for k in call.keywords if k.arg=='action'), '')
+        nargs = any(k.arg=='nargs' for k in call.keywords)
+        for a in call.args:
+            if isinstance(a, ast.Constant) and str(a.value).startswith('-'):
+                out[a.value] = 'b' if 'store_' in action or 'Boolean' in action else 'l' if nargs else None
+    return out
+
+
+def flags_of(root:Path)->dict[str,str]:
+    "Every flag of `vllm serve` in one release"
+    trees = [ast.parse(p.read_text(encoding='utf-8')) for d in ('config','engine') for p in sorted((root/d).rglob('*.py'))] if (root/'config').is_dir() else [
+        ast.parse((root/'config.py').read_text(encoding='utf-8'))]
+    trees += [ast.parse(p.read_text(encoding='utf-8')) for p in sorted((root/'engine').glob('*.py'))]
+    front = [p for p in sorted((root/'entrypoints').rglob('*.py')) if 'add_argument' in (t:=p.read_text(encoding='utf-8')) or 'FrontendArgs' in t]
+    front_trees = [ast.parse(p.read_text(encoding='utf-8')) for p in front if 'cli/benchmark' not in str(p) and 'run_batch' not in str(p)]
+    kinds = {}
+    for t in trees+front_trees: kinds = {**fields_of(t), **kinds}
+    out = {}
+    for t in trees+front_trees:
+        for f,k in explicit(t).items(): out[f] = k or out.get(f) or kinds.get(f.lstrip('-').replace('-','_'), 'v')
+        for cls in (n for n in ast.walk(t) if isinstance(n, ast.ClassDef) and n.name.endswith('FrontendArgs')):
+            for name,k in fields_of(ast.Module([cls],[])).items(): out.setdefault('--'+name.replace('_','-'), k)
+    return {f:k for f,k in out.items() if re.fullmatch(r'--?[a-z][a-z0-9-]*', f)}
+
+
+def classes_of(root:Path)->dict[str,tuple[str,...]]:
+    "Model classes: name -> names of all their bases, over files"
+    direct = {}
+    for p in [*sorted((root/'models').rglob('nvidia/*.py')), *sorted((root/'model_executor'/'models').rglob('*.py')), *sorted((root/'models').rglob('*.py'))]:
+        for c in ast.parse(p.read_text(encoding='utf-8')).body:
+            if isinstance(c, ast.ClassDef) and p.name!='config.py': direct.setdefault(c.name, [ast.unparse(b).split('[')[0].split('.')[-1] for b in c.bases])
+    def up(name, seen=()):
+        return [b for base in direct.get(name,[]) if base not in seen for b in [base,*up(base,(*seen,name))]]
+    return {n: tuple(up(n)) for n in direct}
+
+
+def architectures(root:Path)->dict[str,str]:
+    "Registered architectures: name -> class"
+    src = (root/'model_executor'/'models'/'registry.py').read_text(encoding='utf-8')
+    return {m[1]:m[2] for m in re.finditer(r'"(\w+)":\s*\(\s*"[\w.]+",\s*"(\w+)"', src)}
+
+
+def main(folder:str, out:str):
+    key = lambda p: tuple(int(x) for x in p.name.split('.'))
+    roots = sorted((p for p in Path(folder).iterdir() if re.fullmatch(r'\d+\.\d+\.\d+', p.name)), key=key)
+    per = [flags_of(r/'vllm') for r in roots]
+    names = sorted({f for p in per for f in p})
+    flags = {f: [next(p[f] for p in reversed(per) if f in p), sum(1<<i for i,p in enumerate(per) if f in p)] for f in names}
+    newest = roots[-1]/'vllm'
+    classes,archs = classes_of(newest),architectures(newest)
+    known = {a:classes[c] for a,c in archs.items() if classes.get(c)}  # a class made at run time is not judged
+    doc = {'source': 'read from the Python sources of the vLLM wheels named in `releases` by tools/distil_flags.py',
+           'releases': [r.name for r in roots], 'flags': flags, 'architectures': sorted(archs),
+           'no_pipeline': sorted(a for a,b in known.items() if 'SupportsPP' not in b), 'no_lora': sorted(a for a,b in known.items() if 'SupportsLoRA' not in b)}
+    text = '{\n' + ',\n'.join(f' {json.dumps(k)}: {json.dumps(v, separators=(",",":"))}' for k,v in doc.items()) + '\n}\n'
+    Path(out).write_text(text, encoding='utf-8')
+    print(len(names), 'flags,', len(known), 'architectures,', len(doc['no_pipeline']), 'without pipeline parallelism,', len(doc['no_lora']), 'without LoRA,', len(text), 'bytes')
+
+
+if __name__=='__main__': main(*sys.argv[1:])
