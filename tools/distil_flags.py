@@ -70,6 +70,40 @@ def architectures(root:Path)->dict[str,str]:
     return {m[1]:m[2] for m in re.finditer(r'"(\w+)":\s*\(\s*"[\w.]+",\s*"(\w+)"', src)}
 
 
+def literals(path:Path, name:str)->list[str]:
+    "The strings of a `Literal[...]` or a list that a module binds to a name, nested literals included"
+    if not path.exists(): return []
+    for n in ast.parse(path.read_text(encoding='utf-8')).body:
+        target = n.targets[0] if isinstance(n, ast.Assign) else n.target if isinstance(n, ast.AnnAssign) else None
+        if target is not None and getattr(target,'id','')==name: return [c.value for c in ast.walk(n.value) if isinstance(c, ast.Constant) and isinstance(c.value,str)]
+    return []
+
+
+def cache_dtypes(root:Path)->list[str]:
+    "What `--kv-cache-dtype` accepts"
+    found = literals(root/'config'/'cache.py', 'CacheDType')
+    if found: return found
+    src = (root/'engine'/'arg_utils.py').read_text(encoding='utf-8') + (root/'config.py').read_text(encoding='utf-8')
+    return ['auto', *sorted(set(re.findall(r"'(fp8\w*)'|\"(fp8\w*)\"", src) and {a or b for a,b in re.findall(r"'(fp8\w*)'|\"(fp8\w*)\"", src)} & {'fp8','fp8_e4m3','fp8_e5m2'}))]
+
+
+def quantizations(root:Path)->dict[str,list]:
+    "Quantisation methods: name -> [least compute capability or null, activation dtypes]"
+    folder = root/'model_executor'/'layers'/'quantization'
+    gates = {}
+    for p in sorted(folder.rglob('*.py')):
+        for c in ast.parse(p.read_text(encoding='utf-8')).body:
+            if not isinstance(c, ast.ClassDef): continue
+            said = {m.name: m.body[-1].value for m in c.body if isinstance(m, ast.FunctionDef) and isinstance(m.body[-1], ast.Return)}
+            name = said.get('get_name')
+            if isinstance(name, ast.Constant):
+                cap,dts = said.get('get_min_capability'),said.get('get_supported_act_dtypes')
+                gates[name.value] = [cap.value if isinstance(cap, ast.Constant) else None, sorted({'half':'float16'}.get(d,d) for d in re.findall(r'torch\.(\w+)', ast.unparse(dts)))] if dts is not None else [None,[]]
+    same = {'awq':'auto_awq','awq_marlin':'auto_awq','gptq':'auto_gptq','gptq_marlin':'auto_gptq','gpt_oss_mxfp4':'mxfp4'}
+    names = literals(folder/'__init__.py', 'QuantizationMethods')
+    return {n: gates.get(n) or gates.get(same.get(n,''), [None,[]]) for n in names}
+
+
 def main(folder:str, out:str):
     key = lambda p: tuple(int(x) for x in p.name.split('.'))
     roots = sorted((p for p in Path(folder).iterdir() if re.fullmatch(r'\d+\.\d+\.\d+', p.name)), key=key)
@@ -81,6 +115,8 @@ def main(folder:str, out:str):
     known = {a:classes[c] for a,c in archs.items() if classes.get(c)}  # a class made at run time is not judged
     doc = {'source': 'read from the Python sources of the vLLM wheels named in `releases` by tools/distil_flags.py',
            'releases': [r.name for r in roots], 'flags': flags, 'architectures': sorted(archs),
+           'deprecated_quantization': literals(newest/'model_executor'/'layers'/'quantization'/'__init__.py', 'DEPRECATED_QUANTIZATION_METHODS'),
+           'kv_cache_dtypes': {r.name: cache_dtypes(r/'vllm') for r in roots}, 'quantization': {r.name: quantizations(r/'vllm') for r in roots},
            'no_pipeline': sorted(a for a,b in known.items() if 'SupportsPP' not in b), 'no_lora': sorted(a for a,b in known.items() if 'SupportsLoRA' not in b)}
     text = '{\n' + ',\n'.join(f' {json.dumps(k)}: {json.dumps(v, separators=(",",":"))}' for k,v in doc.items()) + '\n}\n'
     Path(out).write_text(text, encoding='utf-8')

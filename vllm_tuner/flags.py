@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
-from .defaults import release
+from .versions import release
 from .engine import Engine
 from .units import human_int, real
 
