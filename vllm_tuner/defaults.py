@@ -4,41 +4,34 @@
 
 # %% ../nbs/15_defaults.ipynb #c002
 from __future__ import annotations
-import re
-from functools import lru_cache
-from .units import GiB
+from .units import GiB, round_up
+from .versions import at, is_v0, release
 
 # %% auto #0
-__all__ = ['GPU_MEMORY_UTILIZATION', 'BATCH_TIERS', 'release', 'at', 'batch_defaults', 'capture_sizes']
+__all__ = ['GPU_MEMORY_UTILIZATION', 'HYBRID_PREFIX_CACHING', 'ASYNC_SCHEDULING', 'ASYNC_POOLING', 'V2_RUNNER', 'IN_FLIGHT',
+           'NULL_BLOCK', 'CHUNKED_HYBRID', 'BATCH_TIERS', 'STATED_ROPES', 'LONGROPE_SHORT', 'NO_LENGTH', 'NO_FLOAT16',
+           'LARGEST_GRAPH', 'GRAPH_LEVELS', 'ENCODER_DECODER_GRAPHS', 'EAGER_ATTENTION', 'ALL_MODE', 'STATE_DTYPES',
+           'batch_defaults', 'step_limits', 'v0_chunked', 'v0_step_limits', 'derived_len', 'default_len',
+           'resolve_dtype', 'capture_sizes', 'graph_mode', 'runner_sizes', 'graph_counts', 'state_mode']
 
 # %% ../nbs/15_defaults.ipynb #c005
-@lru_cache(256)
-def release(
-    version:str, # such as '0.33.0', 'v0.8.5.post1' or '0.19.2rc1.dev8+g4b'
-)->tuple[int,int,int]: # major, minor, patch
-    "The release that a version string belongs to"
-    m = re.fullmatch(r'\s*v?(\d{1,3})\.(\d{1,3})(?:\.(\d{1,3}))?(?:[.-]?(?:a|b|rc|dev|post)\d*)*(?:\+[\w.]*)?\s*', str(version)) if len(str(version))<80 else None
-    if not m: raise ValueError(f"vllm_version is {str(version)[:40]!r}; write a release such as '0.33.0'")
-    return tuple(int(x or 0) for x in m.groups())
+GPU_MEMORY_UTILIZATION = (((0,0,0), .9), ((0,20,0), .92))        # config/cache.py
+HYBRID_PREFIX_CACHING = (((0,0,0), False), ((0,28,0), True))     # engine/arg_utils.py: on for Mamba hybrids
+ASYNC_SCHEDULING = (((0,0,0), False), ((0,14,0), True))          # config/vllm.py: the next step is scheduled while one runs
+ASYNC_POOLING = (((0,0,0), True), ((0,20,0), False))             # config/vllm.py: also for embedding models
+V2_RUNNER = (((0,0,0), False), ((0,28,0), True))                 # config/vllm.py: use_v2_model_runner
+IN_FLIGHT = (((0,0,0), False), ((0,22,0), True))                 # config/vllm.py: a window keeps what is scheduled but not done
+NULL_BLOCK = (((0,0,0), False), ((0,28,0), True))                # v1/core: the block that is never handed out is left out of the check
+CHUNKED_HYBRID = (((0,0,0), False), ((0,12,0), True))            # envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE
 
-def at(
-    rule:tuple,  # pairs of (first version, value), oldest first
-    version:str, # whose rule is asked for
-):               # the value in force
-    "The last row of a rule that is not newer than the version; the oldest one for whatever came before"
-    v = release(version)
-    return next((value for first,value in reversed(rule) if first<=v), rule[0][1])
-
-# %% ../nbs/15_defaults.ipynb #c007
-GPU_MEMORY_UTILIZATION = (((0,0,0), .9), ((0,20,0), .92))  # config/cache.py
-
-# %% ../nbs/15_defaults.ipynb #c010
+# %% ../nbs/15_defaults.ipynb #c008
 _SMALL = {'llm':(8192,256), 'serve':(2048,256)}     # tokens, requests
 _LARGE = {'llm':(16384,1024), 'serve':(8192,1024)}
 _HUGE  = {'llm':(16384,1024), 'serve':(16384,1024)}
-BATCH_TIERS = (                                     # (least GiB, names and capabilities it leaves out, what it gives), first match wins
-    ((0,0,0),  ((70, (), _LARGE), (0, (), _SMALL))),
-    ((0,9,1),  ((70, ('a100',), _LARGE), (0, (), _SMALL))),
+BATCH_TIERS = (                                     # (least GiB, names and capabilities it leaves out, what it gives); the first match counts
+    ((0,0,0),  ((0, (), _SMALL),)),
+    ((0,8,0),  ((70, (), _LARGE), (0, (), _SMALL))),
+    ((0,9,0),  ((70, ('a100',), _LARGE), (0, (), _SMALL))),
     ((0,28,0), ((160, (), _HUGE), (70, ('a100',), _LARGE), (0, (), _SMALL))),
     ((0,33,0), ((160, (), _HUGE), (70, ('a100',(12,1)), _LARGE), (0, (), _SMALL))))
 
@@ -48,30 +41,213 @@ def batch_defaults(
     capability:tuple[int,int],# its compute capability
     usage:str,                # 'serve' or 'llm'
     version:str='0.33.0',     # vLLM's
-)->tuple[int,int]:            # `max_num_batched_tokens`, `max_num_seqs`
+)->tuple[int,int]:            # T, S
     "The tokens and requests of one step before the model has a say"
     name = name.lower().replace('-',' ')
     for low,without,tier in at(BATCH_TIERS, version):
         if memory>=low*GiB and not any(w in name if isinstance(w,str) else w==tuple(capability) for w in without): return tier[usage]
 
-# %% ../nbs/15_defaults.ipynb #c013
+# %% ../nbs/15_defaults.ipynb #c012
+def step_limits(
+    tier:tuple[int,int],     # T and S of the tier
+    max_len:int,             # the longest request, tokens
+    T:int|None=None,         # `--max-num-batched-tokens`
+    S:int|None=None,         # `--max-num-seqs`
+    chunked:bool=True,       # chunked prefill
+    throughput:bool=False,   # performance mode 'throughput'
+    batched_moe:bool=False,  # experts receive fixed batches from data-parallel ranks
+    item:int=0,              # tokens of the largest image of a prefix language model
+    version:str='0.33.0',    # vLLM's
+)->tuple[int,int]:           # T, S
+    "The tokens and requests of one step"
+    v,(t,s) = release(version),tier
+    t,s = T or (256 if batched_moe and v>=(0,20,0) else t), S or s
+    if throughput and v>=(0,17,0): t,s = t*(1 if T else 2), s*(1 if S else 2)
+    if v<(0,9,0): return t,s
+    if T is None:
+        if not chunked: t = max(t, max_len) if v>=(0,12,0) else max_len
+        if v>=(0,22,0): t = max(t, item)
+        if v>=(0,12,0): t = min(t, s*max_len)
+    return t, s if S else min(s,t)
+
+# %% ../nbs/15_defaults.ipynb #c015
+def v0_chunked(
+    max_len:int,       # the longest request, tokens
+    plain:bool=True,   # text only, full attention, no drafter, no LoRA, not MLA
+)->bool:
+    "Whether engine V0 chunks prefills by default"
+    return max_len>32768 and plain
+
+def v0_step_limits(
+    max_len:int,          # the longest request, tokens
+    T:int|None=None,      # `--max-num-batched-tokens`
+    S:int|None=None,      # `--max-num-seqs`
+    chunked:bool=False,   # chunked prefill
+    multimodal:bool=False,# takes images or sound
+    pooling:bool=False,   # an embedding model
+)->tuple[int,int]:        # T, S
+    "The tokens and requests of one step of engine V0"
+    return T or max(2048 if chunked else max(max_len,2048), 32768 if pooling else 0, 5120 if multimodal else 0), S or 256
+
+# %% ../nbs/15_defaults.ipynb #c018
+_STATED = ('su','longrope','llama3')    # ropes whose stated context is already stretched
+STATED_ROPES = (((0,0,0), _STATED), ((0,28,0), _STATED+('yarn','deepseek_yarn','deepseek_llama_scaling')))
+LONGROPE_SHORT = (((0,0,0), False), ((0,12,0), True))
+NO_LENGTH = 2048                        # nothing in the config says how long
+
+def derived_len(
+    stated:int|None,      # context that the config states
+    kind:str='',          # rope_type
+    factor:float=1.0,     # stretch
+    original:int|None=None,# `original_max_position_embeddings`
+    version:str='0.33.0', # vLLM's
+)->float:                 # tokens that may be asked for
+    "The longest context that vLLM takes a checkpoint to support"
+    n = stated or NO_LENGTH
+    if not stated or not kind or kind in at(STATED_ROPES, version): return n
+    return (original or n if kind=='yarn' else n)*(factor or 1.0)
+
+def default_len(
+    stated:int|None,      # context that the config states
+    kind:str='',          # rope_type
+    factor:float=1.0,     # stretch
+    original:int|None=None,# `original_max_position_embeddings`
+    version:str='0.33.0', # vLLM's
+)->int:                   # `max_model_len` when nobody set it
+    "The context that vLLM serves when nobody says"
+    if kind=='longrope' and original and at(LONGROPE_SHORT, version): return original
+    return int(derived_len(stated, kind, factor, original, version))
+
+# %% ../nbs/15_defaults.ipynb #c021
+_DTYPES = {'half':'float16', 'float':'float32', 'fp16':'float16', 'fp32':'float32', 'bf16':'bfloat16'}
+NO_FLOAT16 = ('Gemma2','Gemma3ForCausalLM','Gemma3ForConditionalGeneration','Glm4ForCausalLM','Plamo2')  # numerically unstable in float16
+
+def resolve_dtype(
+    asked:str,                # `--dtype`
+    stated:str,               # what the checkpoint says
+    capability:tuple[int,int],# compute capability
+    architecture:str='',      # vLLM's model class
+    pooling:bool=False,       # an embedding model
+    version:str='0.33.0',     # vLLM's
+)->str:                       # 'bfloat16', 'float16' or 'float32'
+    "The type in which a model is loaded and run"
+    if asked!='auto': return _DTYPES.get(asked, asked)
+    if release(version)<(0,9,0): return 'float16' if stated=='float32' else stated
+    known = (('bfloat16',) if capability>=(8,0) else ()) + (() if architecture.startswith(NO_FLOAT16) else ('float16',)) + ('float32',)
+    wish = 'float16' if pooling and 'float16' in known else known[0]
+    stated = wish if stated=='float32' else stated
+    return stated if stated in known else wish
+
+# %% ../nbs/15_defaults.ipynb #c024
+LARGEST_GRAPH = {'GptOssForCausalLM': (((0,0,0), None), ((0,11,0), 992), ((0,12,0), 1024))}  # model_executor/models/config.py
+
+def _grid(top, fine=False):
+    "1, 2, 4, then steps of 8 to 256 and of 16 above"
+    return [s for s in (range(1,33) if fine else (1,2,4)) if s<=top] + [*range(8, min(top+1,256), 8), *range(256, top+1, 16)]
+
+def _requests(n, most):
+    "The same grid over requests, ending at their number"
+    return sorted({*_grid(min(n,most)), min(n,most)})
+
+def _old_sizes(S, T, largest, v, v0):
+    "Releases before 0.12: steps of 8 throughout"
+    if v0: return [1,2,4,*range(8, max(round_up(S,8), 8)+1, 8)] if S>4 else [s for s in (1,2,4) if s<2*S]
+    if largest: return [s for s in _grid(largest) if s<=T]
+    return [s for s in (1,2,4,*range(8, (512 if v<(0,9,0) else min(2*S,512))+1, 8)) if s<=T]
+
+# %% ../nbs/15_defaults.ipynb #c025
 def capture_sizes(
-    max_num_seqs:int,            # requests in one step
-    max_num_batched_tokens:int,  # tokens in one step
+    max_num_seqs:int,            # requests in one step, S
+    max_num_batched_tokens:int,  # tokens in one step, T
     spec_tokens:int=0,           # tokens a drafter proposes
     capability:tuple[int,int]=(9,0), # compute capability
     version:str='0.33.0',        # vLLM's
-    largest:int|None=None,       # `max_cudagraph_capture_size`, if set
+    largest:int|None=None,       # `max_cudagraph_capture_size`, or what the model class asks for
     sizes:tuple[int,...]|None=None, # `cudagraph_capture_sizes`, if set
-    performance_mode:str='balanced', # 'interactivity' captures every small size
+    performance_mode:str='balanced', # 'interactivity' captures every size up to 32
+    v0:bool=False,               # engine V0
 )->tuple[int,...]:               # ascending
     "The batch sizes for which graphs are captured"
-    if sizes: return tuple(sorted({s for s in sizes if s<=max_num_batched_tokens}))
-    q = 1+spec_tokens
-    top = largest or min(max_num_seqs*q*2, 1024 if capability[0]==10 else 512)
-    top = min(top, max_num_batched_tokens)
-    small = range(1, 33) if performance_mode=='interactivity' else (1,2,4)
-    out = {s for s in small if s<=top} | set(range(8, min(top+1,256), 8)) | (set(range(256, top+1, 16)) if top>=256 else set())
-    if max_num_batched_tokens<=top: out.add(max_num_batched_tokens)
-    if largest is None and q==1 and max_num_seqs<=top: out.add(max_num_seqs)
+    S,T,q,v = max_num_seqs,max_num_batched_tokens,1+spec_tokens,release(version)
+    if sizes: return tuple(sorted({s for s in sizes if s<=T or v0}))
+    if v<(0,12,0): return tuple(_old_sizes(S, T, largest, v, v0))
+    cap = 1024 if capability[0]==10 and v>=(0,28,0) else 512
+    top = min(largest or min(2*S*q, cap), T)
+    out = set(_grid(top, performance_mode=='interactivity' and v>=(0,17,0)))
+    if T<=top and v>=(0,20,0): out.add(T)
+    if largest is None and v>=(0,28,0): out |= {n*q for n in (_requests(S,cap) if q>1 else (S,)) if n*q<=top}
     return tuple(sorted(out))
+
+# %% ../nbs/15_defaults.ipynb #c029
+_LEVELS = {0:'NONE', 1:'PIECEWISE', 2:'FULL_AND_PIECEWISE', 3:'FULL_AND_PIECEWISE'}
+GRAPH_LEVELS = (((0,0,0), dict.fromkeys(range(4), 'PIECEWISE')), ((0,11,0), {**dict.fromkeys(range(3), 'FULL_AND_PIECEWISE'), 3:'FULL_AND_PIECEWISE'}), ((0,12,0), _LEVELS))
+ENCODER_DECODER_GRAPHS = (((0,0,0), 'PIECEWISE'), ((0,12,0), 'FULL_DECODE_ONLY'))
+EAGER_ATTENTION = (((0,0,0), ()), ((0,12,0), ('deepep_high_throughput',)))       # all-to-all backends whose kernels no graph can hold
+_RANK = ('never','single','uniform','always')
+
+def graph_mode(
+    asked:str|None=None,       # `cudagraph_mode`
+    level:int=2,               # -O level
+    eager:bool=False,          # `--enforce-eager`
+    pooling:bool=False,        # an embedding model
+    encoder_decoder:bool=False,# has cross attention
+    graphs:str='always',       # least that any layer's kernels allow
+    spec:bool=False,           # a drafter proposes tokens
+    version:str='0.33.0',      # vLLM's
+    v0:bool=False,             # engine V0
+)->str:                        # 'NONE', 'PIECEWISE', 'FULL', 'FULL_DECODE_ONLY', 'FULL_AND_PIECEWISE'
+    "Which graphs are recorded"
+    if eager: return 'NONE'
+    if v0: return 'FULL_DECODE_ONLY'
+    mode = asked or at(GRAPH_LEVELS, version)[level]
+    if mode=='NONE': return mode
+    if pooling and mode!='PIECEWISE': mode = 'PIECEWISE'
+    elif encoder_decoder: mode = at(ENCODER_DECODER_GRAPHS, version)
+    if mode=='FULL' and graphs not in ('always','never'): mode = 'FULL_AND_PIECEWISE'
+    full = mode.startswith('FULL')
+    return 'PIECEWISE' if full and (graphs=='never' or spec and _RANK.index(graphs)<2) else mode
+
+# %% ../nbs/15_defaults.ipynb #c032
+def runner_sizes(
+    sizes:tuple[int,...],  # captured sizes
+    spec_tokens:int=0,     # tokens a drafter proposes
+    mode:str='FULL_AND_PIECEWISE', # how graphs are used
+    version:str='0.33.0',  # vLLM's
+)->tuple[int,...]:         # ascending
+    "The list as the model runner uses it: until 0.27 a drafter rounded all of it to multiples of 1 + its tokens"
+    q = 1+spec_tokens
+    if q==1 or not sizes or release(version)>=(0,28,0) or release(version)<(0,12,0) or not mode.startswith('FULL'): return tuple(sizes)
+    top = max(sizes)
+    return tuple(sorted({round_up(s,q) for s in sizes if round_up(s,q)<=top})) or (q,)
+
+def graph_counts(
+    sizes:tuple[int,...],  # captured sizes
+    max_num_seqs:int,      # requests in one step, S
+    spec_tokens:int=0,     # tokens a drafter proposes
+    mode:str='FULL_AND_PIECEWISE', # how graphs are used
+    lora:bool=False,       # adapters
+    version:str='0.33.0',  # vLLM's
+)->tuple[int,int]:         # piecewise graphs, full graphs
+    "How many graphs of each kind are recorded"
+    q,cases,sizes = 1+spec_tokens, 2 if lora else 1, runner_sizes(sizes, spec_tokens, mode, version)
+    if mode=='NONE' or not sizes: return 0,0
+    whole = {n for s in sizes if (n:=round_up(s,q))<=min(max_num_seqs*q, max(sizes))}
+    full = {'FULL':len(sizes), 'PIECEWISE':0}.get(mode, len(whole))
+    return cases*(len(sizes) if 'PIECEWISE' in mode else 0), cases*full
+
+# %% ../nbs/15_defaults.ipynb #c036
+ALL_MODE = (((0,0,0), ()), ((0,12,0), ('BambaForCausalLM','FalconH1ForCausalLM','FalconMambaForCausalLM','GraniteMoeHybridForCausalLM','JambaForCausalLM','Mamba2ForCausalLM','MambaForCausalLM','NemotronHForCausalLM','Zamba2ForCausalLM')),
+            ((0,28,0), ()))
+STATE_DTYPES = {'NemotronH': (((0,0,0), 'auto'), ((0,12,0), 'float16'), ((0,20,0), 'float32'))}  # model classes with a rule of their own for recurrent states
+
+def state_mode(
+    asked:str|None,      # `--mamba-cache-mode`
+    prefix_caching:bool, # shared prefixes are reused
+    architecture:str='', # vLLM's model class
+    version:str='0.33.0',# vLLM's
+)->str:                  # 'none', 'align', 'all'
+    "How recurrent states are cached"
+    if not prefix_caching or release(version)<(0,12,0): return 'none'
+    has_all = architecture in at(ALL_MODE, version)
+    if asked in (None,'none'): return 'all' if has_all else 'align'
+    return asked if asked!='all' or has_all else 'align'

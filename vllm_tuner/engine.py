@@ -6,11 +6,15 @@
 from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from .defaults import GPU_MEMORY_UTILIZATION, at, batch_defaults, capture_sizes, release
+from .backends import DEFAULT_BLOCK, INDEXER, Backend, Need, backend, preferred_block
+from .defaults import (ASYNC_POOLING, ASYNC_SCHEDULING, CHUNKED_HYBRID, EAGER_ATTENTION, GPU_MEMORY_UTILIZATION, HYBRID_PREFIX_CACHING, LARGEST_GRAPH, STATE_DTYPES, V2_RUNNER, batch_defaults, capture_sizes,
+                                 default_len, graph_mode, resolve_dtype, state_mode, step_limits, v0_chunked, v0_step_limits)
+from .layers import MLA, Attention, CrossAttention, LinearAttention, Mamba
 from .units import human_int, real
+from .versions import at, is_v0, release
 
 # %% auto #0
-__all__ = ['Speculative', 'Engine', 'AutotuningParameters']
+__all__ = ['PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends', 'uses_v0', 'AutotuningParameters']
 
 # %% ../nbs/16_engine.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,153 @@ class Engine:
     def __repr__(self): return 'Engine(' + ', '.join(f'{k}={v!r}' for k,v in self.changed().items()) + ')'
 
 # %% ../nbs/16_engine.ipynb #c011
-_DTYPES = {'half':'float16', 'float':'float32', 'fp16':'float16', 'bf16':'bfloat16'}
+PREFIX_LM = ('Gemma3ForConditionalGeneration','Gemma4','PaliGemma','Molmo2','Moondream3','Bagel')  # image tokens see each other (model_arch_config_convertor.py)
+
+def has_prefix(
+    arch,         # `ModelArch`
+    engine:Engine,# flags
+)->bool:
+    "Whether images make it a prefix language model"
+    return bool(arch.towers) and arch.architecture.startswith(PREFIX_LM) and not engine.language_model_only
+
+def _need(m, arch, e, **kw):
+    "The question that one mixer asks"
+    tp,base = e.tensor_parallel_size, dict(kv_dtype=e.kv_cache_dtype, dtype=e.dtype, dcp=e.decode_context_parallel_size, block=e.block_size or 0)
+    if isinstance(m,MLA):
+        ix = m.indexer
+        return Need(m.latent, mla=True, sparse=ix is not None, heads=max(1,m.heads//tp), dims=(m.kv_lora_rank,m.qk_nope_head_dim,m.qk_rope_head_dim,m.v_head_dim), topk=ix.topk if ix else 0, **base)
+    if isinstance(m,CrossAttention): return Need(m.head_dim, kind='cross', heads=max(1,m.heads//tp), **base)
+    return Need(m.head_dim, m.v_dim, sinks=m.sinks, prefix=has_prefix(arch,e), kind='decoder' if m.causal else 'encoder', heads=max(1,m.heads//tp), softcap='attn_logit_softcapping' in dict(arch.custom), **base)
+
+def attentions(
+    mixer, # how one layer mixes tokens
+)->tuple:  # the attention inside, in the order in which vLLM builds it
+    "The attention layers inside a mixer"
+    match mixer:
+        case Attention() | MLA(): return (mixer,)
+        case CrossAttention(self_attention=s): return (s,mixer) if s else (mixer,)
+        case Mamba(beside=b): return (b,) if b else ()
+    return ()
+
+@lru_cache(1024)
+def model_backends(
+    arch,         # `ModelArch`
+    device,       # `Device`
+    engine:Engine,# flags; dtype and cache type decided
+)->tuple[Backend,...]: # distinct, in the order of the layers
+    "The attention kernels of a model"
+    out = {}
+    for g in dict.fromkeys(arch.layer_kinds):
+        for m in attentions(arch.groups[g].mixer):
+            chosen = engine.attention_backend or ('TRITON_ATTN' if arch.architecture.startswith('Gemma4') and device.capability[0] not in (9,10) and release(engine.vllm_version)>=(0,19,0) else None)
+            if isinstance(m,MLA) and m.indexer: out[INDEXER.name] = INDEXER
+            b = backend(_need(m,arch,engine), device.capability, engine.vllm_version, chosen)
+            out[b] = b
+    return tuple(out.values())
+
+# %% ../nbs/16_engine.ipynb #c013
+def _first(x, default): return default if x is None else x
+
+def _kind(arch):
+    "Pooling, encoder-decoder, hybrid, attention-free: what kind of model the rules see"
+    mixers = [g.mixer for g in arch.groups]
+    states = any(isinstance(m,(Mamba,LinearAttention)) for m in mixers)
+    attends = any(attentions(m) for m in mixers)
+    return arch.task=='embed', any(isinstance(m,CrossAttention) for m in mixers) and bool(arch.encoder), states and attends, states and not attends
+
+def _needs_v0(arch, device, e):
+    "What engine V1 could not do yet in 0.8: then V0 ran"
+    pooling,encdec,hybrid,free = _kind(arch)
+    drafter = e.speculative_config is not None and e.speculative_config.method not in ('ngram','eagle','eagle3')
+    fp8 = e.kv_cache_dtype!='auto' and not (e.kv_cache_dtype.startswith('fp8') and device.capability[0]==9)
+    return pooling or encdec or hybrid or free or drafter or fp8 or device.capability<(8,0) or e.pipeline_parallel_size>1 and e.distributed_executor_backend!='ray' or e.scheduling_policy!='fcfs'
+
+def uses_v0(
+    arch,         # `ModelArch`
+    device,       # `Device`
+    engine:Engine,# flags
+)->bool:
+    "Whether engine V0 runs it: the releases up to 0.10 that fell back to it"
+    return release(engine.vllm_version)<(0,11,0) and is_v0(engine.vllm_version, dict(engine.env), _needs_v0(arch, device, engine))
+
+def _model(arch, device, e):
+    "Type of the weights and longest request"
+    v,r = e.vllm_version,arch.rope_scaling
+    scaling = (r.kind,r.factor,r.original) if r and not arch.architecture.startswith('Gemma3') else ()  # Gemma-3 states the stretched context
+    n = e.max_model_len if isinstance(e.max_model_len,int) else default_len(arch.max_len, *scaling, version=v)
+    return dict(dtype=resolve_dtype(e.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', v), max_model_len=n,
+                original_max_model_len=e.original_max_model_len if e.original_max_model_len is not None else e.max_model_len if e.max_model_len=='auto' else n)
+
+# %% ../nbs/16_engine.ipynb #c014
+def _kv_dtype(arch, device, e):
+    "The cache's type: what was asked, else what the checkpoint asks for, else what the kernels prefer"
+    v,kv = release(e.vllm_version),e.kv_cache_dtype
+    sparse = any(isinstance(m,MLA) and m.indexer for g in arch.groups for m in (g.mixer,))
+    if kv=='auto' and v>=(0,12,0): kv = arch.kv_dtype or 'auto'
+    if not sparse: return kv
+    if kv=='bfloat16': kv = 'auto'
+    if kv=='auto' and v>=(0,17,0) and device.capability[0]==10 and arch.architecture=='GlmMoeDsaForCausalLM': kv = 'fp8_e4m3'
+    if v<(0,18,0): return 'fp8_ds_mla' if kv.startswith('fp8') or kv=='auto' and v<(0,12,0) else kv
+    b = next(b for b in model_backends(arch, device, replace(e, kv_cache_dtype=kv)) if b is not INDEXER)
+    if b.name=='FLASHMLA_SPARSE' and kv not in ('auto','nvfp4_ds_mla') or b.name=='FLASHINFER_MLA_SPARSE_SM120' and kv in ('auto','fp8','fp8_e4m3'): return 'fp8_ds_mla'
+    return kv
+
+def _cache(arch, device, e):
+    "Share of the memory, types, prefix caching, block size and kernels"
+    v,(pooling,encdec,hybrid,free) = e.vllm_version,_kind(arch)
+    causal = all(m.causal for g in arch.groups for m in attentions(g.mixer) if isinstance(m,Attention))
+    v0 = uses_v0(arch, device, e)
+    prefix = not (encdec or free or v0 or pooling and not causal) and (not hybrid or at(HYBRID_PREFIX_CACHING, v))
+    e = replace(e, kv_cache_dtype=_kv_dtype(arch, device, e))
+    bs = model_backends(arch, device, e)
+    main = next((b for b in bs if b is not INDEXER), None)
+    ssm = next((g.mixer.ssm_dtype for g in arch.groups if isinstance(g.mixer,(Mamba,LinearAttention)) and g.mixer.ssm_dtype), None)
+    rule = next((at(t,v) for name,t in STATE_DTYPES.items() if arch.architecture.startswith(name)), 'auto')
+    caching = False if encdec or hybrid and release(v)<(0,12,0) else _first(e.enable_prefix_caching, prefix)
+    mode = state_mode(e.mamba_cache_mode, caching, arch.architecture, v) if hybrid or free else 'none'
+    block = e.block_size or preferred_block(bs, v)
+    return dict(gpu_memory_utilization=_first(e.gpu_memory_utilization, at(GPU_MEMORY_UTILIZATION,v)), kv_cache_dtype=e.kv_cache_dtype, enable_prefix_caching=caching, block_size=block,
+                attention_backend=e.attention_backend or (main.name if main else None), mamba_cache_mode=mode, mamba_ssm_cache_dtype=(ssm or rule) if e.mamba_ssm_cache_dtype=='auto' else e.mamba_ssm_cache_dtype,
+                mamba_block_size=e.mamba_block_size or ((DEFAULT_BLOCK if caching else e.max_model_len) if hybrid or free else None), disable_hybrid_kv_cache_manager=_first(e.disable_hybrid_kv_cache_manager, _no_hybrid(arch, e)))
+
+def _no_hybrid(arch, e):
+    "Chunked local attention did without the hybrid cache manager at first, and still does with EAGLE"
+    chunked = any(isinstance(m,Attention) and m.chunk for g in arch.groups for m in attentions(g.mixer))
+    eagle = e.speculative_config is not None and e.speculative_config.method in ('eagle','eagle3','mtp')
+    allowed = dict(e.env).get('VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE', '1' if at(CHUNKED_HYBRID, e.vllm_version) else '0')=='1'
+    return release(e.vllm_version)<(0,9,0) or chunked and (eagle or not allowed)
+
+# %% ../nbs/16_engine.ipynb #c015
+_EAGLES = ('eagle','eagle3','mtp','draft_model','ngram_gpu','dspark','dflash')  # drafters that run on the GPU
+
+def _scheduler(arch, device, e):
+    "How much one step may hold, and whether it is scheduled ahead"
+    v,(pooling,encdec,hybrid,free),L = e.vllm_version,_kind(arch),e.max_model_len
+    drafter,v0 = e.speculative_config,uses_v0(arch, device, e)
+    plain = not (arch.towers or drafter or e.enable_lora or pooling or any(isinstance(g.mixer,MLA) or getattr(g.mixer,'window',None) for g in arch.groups))
+    causal = all(m.causal for g in arch.groups for m in attentions(g.mixer) if isinstance(m,Attention))
+    chunked = False if encdec else _first(e.enable_chunked_prefill, v0_chunked(L, plain) if v0 else not (pooling and not causal))
+    item = max((t.tokens for t in arch.towers), default=0) if has_prefix(arch, e) else 0
+    batched = e.enable_expert_parallel and e.data_parallel_size>1 and e.all2all_backend in ('deepep_low_latency','nixl_ep')
+    if v0: T,S = v0_step_limits(L, e.max_num_batched_tokens, e.max_num_seqs, chunked, bool(arch.towers), pooling)
+    else: T,S = step_limits(batch_defaults(device.memory, device.name, device.capability, e.usage, v), L, e.max_num_batched_tokens, e.max_num_seqs, chunked, e.performance_mode=='throughput', batched, item, v)
+    ahead = at(ASYNC_SCHEDULING, v) and not (pooling and not at(ASYNC_POOLING, v)) and (at(V2_RUNNER, v) or not drafter or drafter.method in _EAGLES)
+    executor = e.distributed_executor_backend or ('uni' if e.world_size==1 else 'mp')
+    return dict(max_num_batched_tokens=T, max_num_seqs=S, enable_chunked_prefill=chunked, distributed_executor_backend=executor, async_scheduling=_first(e.async_scheduling, ahead))
+
+def _graphs(arch, device, e):
+    "Which graphs are recorded, for which batch sizes"
+    v,(pooling,encdec,hybrid,free),v0 = e.vllm_version,_kind(arch),uses_v0(arch, device, e)
+    spec = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
+    states = ['uniform'] if any(isinstance(g.mixer,Mamba) or isinstance(g.mixer,LinearAttention) and g.mixer.kind!='lightning' for g in arch.groups) else ['single'] if hybrid else []
+    least = min([b.graphs for b in model_backends(arch, device, e)]+states+['always'], key=('never','single','uniform','always').index)
+    level = _first(e.optimization_level, 2)
+    eager = e.enforce_eager or release(v)<(0,9,0) and not v0 and e.data_parallel_size>1
+    mode = graph_mode(e.cudagraph_mode, level, eager, pooling, encdec, least, spec>0, v, v0)
+    if e.data_parallel_size>1 and e.all2all_backend in at(EAGER_ATTENTION, v): mode = 'NONE'
+    largest = e.max_cudagraph_capture_size or (None if e.cudagraph_capture_sizes else at(LARGEST_GRAPH.get(arch.architecture, (((0,0,0),None),)), v))
+    sizes = () if mode=='NONE' else capture_sizes(e.max_num_seqs, e.max_num_batched_tokens, spec, device.capability, v, largest, e.cudagraph_capture_sizes, e.performance_mode, v0)
+    return dict(optimization_level=level, cudagraph_mode=mode, cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=max(sizes, default=0))
 
 @lru_cache(4096)
 def _resolve(
@@ -133,30 +283,11 @@ def _resolve(
     device,   # `Device`
 )->Engine:    # nothing left open
     "The rules of `resolve`, in vLLM's order"
-    v = e.vllm_version
-    dtype = _DTYPES.get(e.dtype, e.dtype)
-    if dtype=='auto': dtype = 'bfloat16' if arch.dtype=='float32' else arch.dtype
-    if dtype=='bfloat16' and e.dtype=='auto' and device.capability<(8,0): dtype = 'float16'
-    auto = e.max_model_len=='auto' or e.original_max_model_len=='auto'
-    mml = e.max_model_len if isinstance(e.max_model_len,int) else arch.max_len or 2048
-    generate = arch.task=='generate'
-    T0,S0 = batch_defaults(device.memory, device.name, device.capability, e.usage, v)
-    if e.performance_mode=='throughput': T0,S0 = 2*T0,2*S0
-    S = e.max_num_seqs or S0
-    T = e.max_num_batched_tokens or min(S*mml, T0)
-    if e.max_num_seqs is None: S = min(S,T)
-    mode = e.cudagraph_mode or ('NONE' if e.enforce_eager or e.optimization_level==0 else 'PIECEWISE' if e.optimization_level==1 or not generate else 'FULL_AND_PIECEWISE')
-    spec = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
-    sizes = () if mode=='NONE' else capture_sizes(S, T, spec, device.capability, v, e.max_cudagraph_capture_size, e.cudagraph_capture_sizes, e.performance_mode)
-    first = lambda x,default: default if x is None else x
-    return replace(e, dtype=dtype, max_model_len=mml, original_max_model_len='auto' if auto else mml, gpu_memory_utilization=first(e.gpu_memory_utilization, at(GPU_MEMORY_UTILIZATION,v)),
-                   block_size=e.block_size or 16, kv_cache_dtype=arch.kv_dtype or 'auto' if e.kv_cache_dtype=='auto' else e.kv_cache_dtype, enable_prefix_caching=first(e.enable_prefix_caching,generate),
-                   enable_chunked_prefill=first(e.enable_chunked_prefill,generate), async_scheduling=first(e.async_scheduling,generate), max_num_batched_tokens=T, max_num_seqs=S,
-                   optimization_level=first(e.optimization_level,2), cudagraph_mode=mode, cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=max(sizes,default=0),
-                   disable_hybrid_kv_cache_manager=first(e.disable_hybrid_kv_cache_manager,False), mamba_cache_mode=e.mamba_cache_mode or 'none',
-                   distributed_executor_backend=e.distributed_executor_backend or ('uni' if e.world_size==1 else 'mp'))
+    release(e.vllm_version)
+    for step in (_model, _cache, _scheduler, _graphs): e = replace(e, **step(arch, device, e))
+    return e
 
-# %% ../nbs/16_engine.ipynb #c016
+# %% ../nbs/16_engine.ipynb #c022
 @dataclass(frozen=True, slots=True)
 class AutotuningParameters:
     "Corrections to the calibrated model, bounds of the search, and weights of the score"
