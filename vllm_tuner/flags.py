@@ -107,6 +107,8 @@ class Command:
     env:tuple[tuple[str,str],...]=()          # VLLM_* variables set in front of it
     other:tuple[str,...]=()                   # flags that this package passes through
     problems:tuple[str,...]=()                # what vLLM's parser would reject, or what was not understood
+    gpus:int=0                                # GPUs that the surroundings (a manifest) give it, 0 if unsaid
+    name:str=''                               # what the surroundings call it: a service, a container
 
     def engine(self,
         **more, # further `Engine` fields, such as `vllm_version`

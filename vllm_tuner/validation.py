@@ -10,18 +10,19 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from .units import GiB, ceil_div, gib, round_up, show_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, stage_groups
+from .versions import at, release
 from .backends import BACKENDS, Need, accepts, candidates
-from .versions import release
-from .engine import Engine
+from .defaults import NULL_BLOCK, derived_len
+from .engine import Engine, _need, attentions as _inside
 from .flags import _facts, flag_kind, lacks, to_env, to_flags
 from .kv_cache import kv_plan
 
 # %% auto #0
-__all__ = ['STAGES', 'Fix', 'Finding', 'Case', 'Draft', 'rule', 'mixers', 'attentions', 'heads', 'kv_heads', 'ffns', 'tps',
-           'dtype_rules', 'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules',
-           'parallel_rules', 'scheduler_rules', 'lora_rules', 'layout_rules', 'division_rules', 'stage_rules', 'need',
-           'backend_rules', 'alignment_rules', 'fits_one', 'longest_that_fits', 'cache_drafts', 'memory_tries',
-           'memory_rules', 'drafts', 'refusal', 'check']
+__all__ = ['STAGES', 'Fix', 'Finding', 'Case', 'Draft', 'rule', 'attentions', 'heads', 'kv_heads', 'ffns', 'tps', 'dtype_rules',
+           'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules', 'parallel_rules',
+           'scheduler_rules', 'lora_rules', 'layout_rules', 'division_rules', 'stage_rules', 'backend_rules',
+           'alignment_rules', 'fits_one', 'longest_that_fits', 'cache_drafts', 'memory_tries', 'memory_rules', 'drafts',
+           'refusal', 'check']
 
 # %% ../nbs/40_validation.ipynb #c005
 class Fix(Mapping):
@@ -101,17 +102,9 @@ def rule(
     return put
 
 # %% ../nbs/40_validation.ipynb #c011
-def mixers(arch)->tuple: # attention-like mixers, those beside or inside others included
-    "Every mixer of a model once, with those that it carries along"
-    out = []
-    for g in arch.groups:
-        m = g.mixer
-        out += [m, *([m.beside] if isinstance(m,Mamba) and m.beside else []), *([m.self_attention] if isinstance(m,CrossAttention) and m.self_attention else [])]
-    return tuple(dict.fromkeys(out))
-
 def attentions(arch)->tuple: # `Attention`, `MLA` and `CrossAttention`
-    "The softmax mixers of a model"
-    return tuple(m for m in mixers(arch) if isinstance(m,(Attention,MLA,CrossAttention)))
+    "The distinct softmax layers of a model"
+    return tuple(dict.fromkeys(m for g in arch.groups for m in _inside(g.mixer)))
 
 def heads(arch)->int: # query heads, 0 for a model without attention
     "`num_attention_heads` of the config"
@@ -193,9 +186,9 @@ def _gates(c:Case, name:str, gate):
 # %% ../nbs/40_validation.ipynb #c019
 def longest(c:Case)->int: # tokens
     "The context that the checkpoint supports, as this version derives it"
-    free = replace(c.asked, max_model_len=None, original_max_model_len=None).resolve(c.arch, c.device).max_model_len
-    s = c.arch.rope_scaling
-    return max(free, c.arch.max_len or 0) if s is not None and s.kind in ('longrope','su') else free
+    r = c.arch.rope_scaling
+    scaling = (r.kind,r.factor,r.original) if r and not c.arch.architecture.startswith('Gemma3') else ()
+    return derived_len(c.arch.max_len, *scaling, version=c.asked.vllm_version)
 
 @rule('config')
 def context_rules(c:Case):
@@ -205,7 +198,7 @@ def context_rules(c:Case):
     yield Draft('error','context-too-long', f'User-specified max_model_len ({c.asked.max_model_len}) is greater than the derived max_model_len (max_position_embeddings={float(most)} or model_max_length=None in model\'s config.json). '
                 'To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. '
                 'If the model uses relative position encoding (RoPE), positions exceeding derived_max_model_len lead to nan. If the model uses absolute position encoding, positions exceeding derived_max_model_len will cause a CUDA array out-of-bounds error.',
-                ({'max_model_len':most},))
+                ({'max_model_len':int(most)},))
 
 # %% ../nbs/40_validation.ipynb #c021
 @rule('config')
@@ -287,7 +280,7 @@ def division_rules(c:Case):
         if not ep: yield from _whole(f.intermediate, c.tp*c.asked.data_parallel_size*c.asked.prefill_context_parallel_size, c)
         yield from _whole(f.shared, c.tp, c)
     yield from _whole(round_up(c.arch.vocab,64), c.tp, c)
-    for m in mixers(c.arch):
+    for m in dict.fromkeys(g.mixer for g in c.arch.groups):
         if isinstance(m,Mamba) and m.version==2:
             if m.heads%c.tp: yield Draft('error','mamba-heads','Tensor parallel world size must divide num heads.', tps(c))
             elif m.groups%c.tp and m.groups!=1: yield Draft('error','mamba-groups','If tensor parallel world size does not divide num_groups, then num_groups must equal 1.', tps(c))
@@ -301,15 +294,6 @@ def stage_rules(c:Case):
     if pp>n: yield Draft('error','empty-stage', f'integer division or modulo by zero (pipeline_parallel_size {pp} exceeds the {n} layers of the model, so some stages own none)', tuple({'pipeline_parallel_size':k} for k in (1<<n.bit_length()-1,2,1)))
 
 # %% ../nbs/40_validation.ipynb #c028
-def need(
-    m,        # `Attention` or `MLA`
-    c:Case,   # the configuration
-)->Need:
-    "What an attention layer asks of its kernels"
-    kv,dtype,dcp,block = c.asked.kv_cache_dtype,c.e.dtype,c.asked.decode_context_parallel_size,c.asked.block_size or 0
-    if isinstance(m,MLA): return Need(m.latent, m.kv_lora_rank, kv, dtype, True, m.indexer is not None, heads=m.heads//c.tp, dims=(m.kv_lora_rank,m.qk_nope_head_dim,m.qk_rope_head_dim,m.v_head_dim), topk=m.indexer.topk if m.indexer else 0, dcp=dcp, block=block)
-    return Need(m.head_dim, m.v_dim, kv, dtype, sinks=m.sinks, heads=m.heads//c.tp, dcp=dcp, block=block)
-
 def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the layer
     "Why a backend would not serve a layer, in vLLM's words"
     cap = c.device.capability
@@ -326,7 +310,7 @@ def backend_rules(c:Case):
     if c.device.vendor!='NVIDIA' or c.version<(0,11,0): return
     for m in attentions(c.arch):
         if isinstance(m,CrossAttention) or isinstance(m,Attention) and not m.causal: continue
-        n = need(m,c)
+        n = _need(m, c.arch, replace(c.asked, dtype=c.e.dtype))
         own = c.asked.attention_backend
         names = (own,) if own in BACKENDS and (BACKENDS[own].mla,BACKENDS[own].sparse)==(n.mla,n.sparse) else candidates(n, c.device.capability, c.asked.vllm_version)
         reasons = {b:_against(BACKENDS[b],n,c) for b in names}
@@ -367,13 +351,13 @@ def _no_room(c:Case, need:int, have:int, most:int)->str:
     tail = ' See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if v>=(0,17,0) else ''
     return head + (f' Based on the available memory, the estimated maximum model length is {most}.' if most>0 else '') + f' Try {by} or decreasing `max_model_len` when initializing the engine.{tail}'
 
-def fits_one(plan)->bool:
-    "One request of full length fits, the null block apart"
-    return plan.blocks_per_request<=plan.num_blocks-1
+def fits_one(plan, version:str='0.33.0')->bool:
+    "One request of full length fits, apart from the null block where the release sets it aside"
+    return plan.blocks_per_request<=plan.num_blocks-at(NULL_BLOCK, version)
 
 def longest_that_fits(c:Case, available)->int: # tokens, 0 for none
     "The longest request that the cache holds, found as vLLM finds it: by bisection"
-    def fits(n): return fits_one(kv_plan(c.arch, c.device, replace(c.e, max_model_len=n, original_max_model_len=None), available))
+    def fits(n): return fits_one(kv_plan(c.arch, c.device, replace(c.e, max_model_len=n, original_max_model_len=n), available), c.e.vllm_version)
     low,high = 0,c.e.max_model_len
     while low<high:
         mid = (low+high+1)//2
@@ -387,7 +371,7 @@ def cache_drafts(c:Case, available):
     if worst<=0 and not c.asked.num_gpu_blocks_override:
         yield Draft('error','no-cache-memory', 'No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine' + (' (this flag also controls CPU memory reservation on the CPU backend, despite its name). See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if c.version>=(0,19,0) else '.'), memory_tries(c)); return
     plan = kv_plan(c.arch, c.device, c.e, available)
-    if not fits_one(plan) and c.asked.max_model_len!='auto':
+    if not fits_one(plan, c.e.vllm_version) and c.asked.max_model_len!='auto':
         most = longest_that_fits(c, available)
         yield Draft('error','no-room-for-one', _no_room(c, plan.needed_bytes, worst, most), (*memory_tries(c), *(({'max_model_len':most},) if most>0 else ())))
 
