@@ -4,72 +4,265 @@
 
 # %% ../nbs/22_kv_cache.ipynb #c002
 from __future__ import annotations
-from dataclasses import dataclass
-from .layers import Attention, CrossAttention, MLA, Mamba, stage_groups
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from .engine import uses_v0
+from .kv_specs import FULL_KINDS, KVSpec, Span, layer_specs, request_blocks, span_of
+from .layers import stage_layers
 from .units import ceil_div, show_bytes
+from .versions import at, release
 
 # %% auto #0
-__all__ = ['KVGroup', 'KVPlan', 'kv_plan']
+__all__ = ['NEARLY_EQUAL', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups', 'kv_groups', 'KVPlan',
+           'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan']
 
 # %% ../nbs/22_kv_cache.ipynb #c005
 @dataclass(frozen=True, slots=True)
 class KVGroup:
     "Layers that share a block table"
-    n_layers:int    # how many
-    kind:str        # what is cached: 'full', 'sliding', 'chunked', 'mla', 'mamba', ...
-    page_bytes:int  # bytes of one layer's share of a block
-    block_size:int  # tokens of a block
+    n_layers:int            # how many
+    kind:str                # what is cached: 'full', 'mla', 'sliding', 'chunked', 'cross', 'mamba', 'mixed'
+    page_bytes:int          # bytes of one layer's share of a block; the mean where layers differ
+    block_size:int          # tokens of a block
+    layers:tuple[int,...]=()     # which layers of the model
+    specs:tuple[KVSpec,...]=()   # their specs, one per layer where they differ, else one
 
+    def spec_of(self,
+        i:int, # position in the group
+    )->KVSpec:
+        "The spec of one of its layers"
+        return self.specs[i if len(self.specs)>1 else 0]
+
+def _group(items, mixed=False):
+    "A group of (layer, spec) pairs"
+    layers,specs = zip(*items)
+    one = len(set(specs))==1
+    kind = specs[0].kind if one or len({s.kind for s in specs})==1 else 'mixed'
+    return KVGroup(len(items), kind, sum(s.page for s in specs)//len(specs), specs[0].block_size, layers, specs[:1] if one else specs)
+
+def _mergeable(specs):
+    "Layers of one group: equal specs, or full attention that differs only in a single window"
+    a = specs[0]
+    if all(s==a for s in specs): return True
+    return a.kind=='full' and all(replace(s,span=0)==replace(a,span=0) for s in specs) and len({s.span for s in specs if s.span})<2
+
+def _same_type(specs, version):
+    "Layers that need the same number of blocks, whatever their pages: one group with pages side by side"
+    a = specs[0]
+    if len({s.block_size for s in specs})>1: return False
+    if a.kind in FULL_KINDS: return all(s.kind in FULL_KINDS for s in specs)
+    if a.kind=='mamba': return all(s.kind=='mamba' and s.states==a.states and (s.page==a.page or release(version)<(0,28,0)) for s in specs)
+    return all(s.kind==a.kind and s.span==a.span for s in specs)
+
+# %% ../nbs/22_kv_cache.ipynb #c007
+def unify_pages(
+    items:list,  # (layer, spec)
+    version:str='0.33.0', # vLLM's
+)->list|None:    # with equal pages, `None` where vLLM cannot make them equal
+    "Specs scaled or padded to the largest page"
+    top,v = max(s.page for _,s in items),release(version)
+    out = []
+    for i,s in items:
+        if s.page==top: pass
+        elif s.kind!='mamba' and top%s.page==0 and v>=(0,12,0): s = replace(s, block_size=s.block_size*(top//s.page), padded=0)
+        elif v>=(0,22,0) and s.kind not in ('mla','indexer'): s = replace(s, padded=top)
+        else: return None
+        out.append((i,s))
+    return out
+
+# %% ../nbs/22_kv_cache.ipynb #c011
+NEARLY_EQUAL = (((0,0,0), 1.0), ((0,12,0), 1.25), ((0,19,0), 1.5))  # _get_kv_cache_groups_uniform_page_size
+
+def equal_groups(
+    items:list,           # (layer, spec), pages equal
+    version:str='0.33.0', # vLLM's
+)->tuple[KVGroup,...]:
+    "Kinds of layers split into groups of equal size"
+    buckets = []
+    for i,s in items:
+        home = next((b for b in buckets if s==b[0][1] or release(version)>=(0,22,0) and _mergeable([b[0][1],s])), None)
+        if home is None: buckets.append([(i,s)])
+        else: home.append((i,s))
+    counts = [len(b) for b in buckets]
+    size = max(counts) if max(counts) < min(counts)*at(NEARLY_EQUAL, version) else min(counts)
+    return tuple(_group([(i,b[0][1]) for i,_ in b[k::n]]) for b in buckets for n in (ceil_div(len(b),size),) for k in range(n))
+
+# %% ../nbs/22_kv_cache.ipynb #c015
+def _promote(items, legacy=False):
+    "Local attention cached in full, where some layers are full anyway"
+    specs = [s for _,s in items]
+    if _mergeable(specs) or not any(s.kind in FULL_KINDS for s in specs) or not any(s.kind in ('sliding','chunked') for s in specs): return items
+    sizes = {s.block_size for s in specs if s.kind in FULL_KINDS}
+    block = sizes.pop() if len(sizes)==1 else None
+    return [(i, replace(s, kind='full', block_size=block or s.block_size) if s.kind in ('sliding','chunked') else s) for i,s in items]
+
+@lru_cache(1024)
+def kv_groups(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->tuple[KVGroup,...]: # of the whole model, all stages
+    "The groups of a model's layers"
+    items,v = list(layer_specs(arch, device, engine)), engine.vllm_version
+    if engine.disable_hybrid_kv_cache_manager: items = _promote(items)
+    if not items: return ()
+    specs = [s for _,s in items]
+    if _mergeable(specs) or _same_type(specs, v): return (_group(items),)
+    unified = unify_pages(items, v)
+    if unified: return equal_groups(unified, v)
+    full = _promote(items)
+    if release(v)>=(0,22,0) and _same_type([s for _,s in full], v): return (_group(full),)
+    raise ValueError(f'vLLM {v} cannot give one block size to layers with pages of {", ".join(f"{p:,}" for p in sorted({s.page for s in specs}))} bytes; set disable_hybrid_kv_cache_manager, or use a release from 0.22 on')
+
+# %% ../nbs/22_kv_cache.ipynb #c019
 @dataclass(frozen=True, slots=True)
 class KVPlan:
     "The cache as vLLM would lay it out"
     num_blocks:int        # blocks, the null block included
-    block_size:int        # tokens of one block
-    bytes_per_block:int   # bytes of one block on the widest worker
+    block_size:int        # tokens of one attention block
+    bytes_per_block:int   # bytes of one block on the widest stage
     kv_tokens:int         # the token figure that vLLM prints
     max_concurrency:float # requests of full length that fit at once
     groups:tuple[KVGroup,...]  # groups of layers
     max_model_len:int=0   # tokens of the longest request, after fitting if that was asked for
-    blocks_per_request:int=0  # blocks of one request of that length
+    blocks_per_request:int=0   # blocks that one such request holds at most
+    needed_bytes:int=0    # bytes that vLLM wants for one such request, on the stage that is short of them most
+    available_bytes:int=0 # bytes that vLLM compares with them
+    estimated_max_len:int=0    # longest request that would fit, tokens; `max_model_len` if it fits
+    stage_bytes_per_block:tuple[int,...]=()  # bytes of one block on each stage
 
     @property
-    def bytes_per_token(self)->float: # bytes
-        "Bytes of one more token of a long request"
-        return sum(g.n_layers*g.page_bytes/g.block_size for g in self.groups)
+    def fits(self)->bool: # one request of full length fits
+        "Whether vLLM would start"
+        return self.available_bytes>0 and self.needed_bytes<=self.available_bytes
 
     @property
-    def needed_bytes(self)->int: # bytes
-        "Bytes that one request of full length takes"
-        return self.blocks_per_request*self.bytes_per_block
+    def bytes_per_token(self)->float: # bytes, whole model
+        "Bytes of one more token of a long request: only layers that keep every token grow"
+        return sum(g.n_layers*g.page_bytes/g.block_size for g in self.groups if g.kind in FULL_KINDS+('mixed',))
 
-    def __repr__(self): return f'KVPlan({self.num_blocks:,} blocks of {self.block_size} tokens, {show_bytes(self.bytes_per_block)} each; {self.kv_tokens:,} tokens, {self.max_concurrency:.2f} requests of {self.max_model_len:,})'
+    @property
+    def used_bytes(self)->int: # bytes on the widest stage
+        "Bytes that the blocks take"
+        return self.num_blocks*self.bytes_per_block
 
-# %% ../nbs/22_kv_cache.ipynb #c006
-_ELEMENT = {'auto':2, 'bfloat16':2, 'float16':2, 'float32':4}
+    def __repr__(self):
+        kinds = ', '.join(f'{g.n_layers} {g.kind}' for g in self.groups[:6]) + (', ...' if len(self.groups)>6 else '')
+        return (f'KVPlan({self.num_blocks:,} blocks of {self.block_size} tokens, {show_bytes(self.bytes_per_block)} each; {self.kv_tokens:,} tokens, '
+                f'{self.max_concurrency:.2f} requests of {self.max_model_len:,}; layers: {kinds})')
 
-def _page(mixer, engine)->int:
-    "Bytes of one token of one layer on one rank"
-    size = 4 if engine.kv_cache_dtype=='auto' and engine.dtype=='float32' else _ELEMENT.get(engine.kv_cache_dtype, 1)
-    match mixer:
-        case MLA(): return mixer.latent*size
-        case Attention(shares_kv=False, causal=True): return max(1, mixer.kv_heads//engine.tensor_parallel_size)*(mixer.head_dim+mixer.v_dim)*size
-        case CrossAttention(self_attention=s): return _page(s, engine) if s else 0
-        case Mamba(beside=b): return _page(b, engine) if b else 0
-        case _: return 0
+# %% ../nbs/22_kv_cache.ipynb #c021
+def _projected(groups, arch, e, rank):
+    "The layers of each group that one pipeline stage owns"
+    if e.pipeline_parallel_size==1: return [range(g.n_layers) for g in groups]
+    a,b = _stage(arch, e, rank)
+    last = rank==e.pipeline_parallel_size-1
+    return [[i for i,k in enumerate(g.layers) if a<=k<b or last and k>=arch.n_layers] for g in groups]
 
-# %% ../nbs/22_kv_cache.ipynb #c007
+def _stage(arch, e, rank):
+    "First layer of a stage and one past its last"
+    if e.pp_layer_partition: return sum(e.pp_layer_partition[:rank]), sum(e.pp_layer_partition[:rank+1])
+    return stage_layers(arch.n_layers, e.pipeline_parallel_size, rank)
+
+@lru_cache(1024)
+def stage_block_bytes(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->tuple[int,...]: # bytes, one figure per pipeline stage
+    "Bytes of one block on each stage"
+    groups = kv_groups(arch, device, engine)
+    return tuple(max((sum(g.spec_of(i).page for i in mine) for g,mine in zip(groups,_projected(groups,arch,engine,r))), default=0) for r in range(engine.pipeline_parallel_size))
+
+def _blocks(groups, sp):
+    "Blocks that one request holds over all groups"
+    return sum(max(request_blocks(s,sp) for s in set(g.specs)) for g in groups)
+
+# %% ../nbs/22_kv_cache.ipynb #c023
+NULL_BLOCK = (((0,0,0), 0), ((0,28,0), 1))  # blocks that the check leaves out
+
+def _needed(groups, bytes_per_block, arch, e, rank, sp):
+    "Bytes that vLLM wants for one request on a stage"
+    v = release(e.vllm_version)
+    if v>=(0,28,0): return bytes_per_block*_blocks(groups, sp)
+    mine = _projected(groups, arch, e, rank)
+    single = len(groups)==1 and len(groups[0].specs)>1
+    if v<(0,12,0) or single: return sum(request_blocks(g.spec_of(i),sp)*g.spec_of(i).page for g,m in zip(groups,mine) for i in m)
+    return bytes_per_block*_blocks(groups if v>=(0,19,0) else groups[:1], sp)
+
+def longest_fit(
+    fits,      # length -> bool
+    top:int,   # longest length of interest
+)->int:        # 0 where not even one token fits
+    "The longest request that fits, by bisection"
+    if not fits(1): return 0
+    if fits(top): return top
+    low,high = 1,top
+    while high-low>1:
+        mid = (low+high)//2
+        low,high = (mid,high) if fits(mid) else (low,mid)
+    return low
+
+# %% ../nbs/22_kv_cache.ipynb #c026
+TOKEN_FIGURE = (((0,0,0), 'blocks'), ((0,9,0), 'group'), ((0,20,0), 'requests'))
+
+def printed_tokens(
+    num_blocks:int,  # blocks
+    groups:tuple,    # groups of layers
+    concurrency:float,# requests of full length
+    engine,          # resolved
+    length:int,      # tokens of the longest request
+)->int:              # tokens
+    "What vLLM prints as the size of the cache"
+    rule = at(TOKEN_FIGURE, engine.vllm_version)
+    if rule=='blocks': return num_blocks*groups[0].block_size
+    if rule=='requests': return int(concurrency*length)
+    return num_blocks//len(groups)*min(g.block_size for g in groups)*engine.decode_context_parallel_size*engine.prefill_context_parallel_size
+
+# %% ../nbs/22_kv_cache.ipynb #c028
+def _available(available_bytes, pp):
+    "Bytes per stage, checked"
+    values = (available_bytes,)*pp if isinstance(available_bytes,(int,float)) else tuple(available_bytes)
+    if len(values)!=pp: raise ValueError(f'available_bytes has {len(values)} values but there are {pp} pipeline stages; give one number or one per stage')
+    if any(isinstance(x,bool) or not isinstance(x,(int,float)) or x!=x or abs(x)>2**60 for x in values): raise ValueError(f'available_bytes is {str(available_bytes)[:60]} but must be a finite number of bytes')
+    return tuple(int(x) for x in values)
+
 def kv_plan(
     arch,             # `ModelArch`
     device,           # `Device`
-    engine,           # `Engine`, resolved here if it is not
-    available_bytes,  # bytes left for the cache, one per pipeline stage or the same for all
+    engine,           # `Engine`; what it leaves open is resolved
+    available_bytes,  # bytes left for the cache, one number per pipeline stage or the same for all
 )->KVPlan:
     "Blocks, tokens and concurrency for the given bytes"
     e = engine.resolve(arch, device)
-    pp,bs = e.pipeline_parallel_size,e.block_size
-    avail = (available_bytes,)*pp if isinstance(available_bytes,int) else tuple(available_bytes)
-    per_block = [sum(g.n*_page(g.mixer,e) for g in stage_groups(arch,pp,r))*bs for r in range(pp)]
-    num = e.num_gpu_blocks_override or min(max(0,a)//p for a,p in zip(avail,per_block) if p)
-    blocks = ceil_div(e.max_model_len, bs)
-    groups = tuple(KVGroup(g.n,'mla' if isinstance(g.mixer,MLA) else 'full',_page(g.mixer,e)*bs,bs) for g in arch.groups if _page(g.mixer,e))
-    return KVPlan(num, bs, max(per_block), num*e.max_model_len//blocks, num/blocks, groups, e.max_model_len, blocks)
+    if uses_v0(arch, device, e): return _v0_plan(arch, device, e, available_bytes)
+    groups,per_block,null = kv_groups(arch, device, e), stage_block_bytes(arch, device, e), at(NULL_BLOCK, e.vllm_version)
+    avail = _available(available_bytes, e.pipeline_parallel_size)
+    if not groups: return KVPlan(1, e.block_size, 0, 0, 0., (), e.max_model_len, 0, 0, min(avail), e.max_model_len, per_block)
+    stages = [(r,a,p) for r,(a,p) in enumerate(zip(avail,per_block)) if p]
+    if e.num_gpu_blocks_override: stages = [(r,e.num_gpu_blocks_override*p,p) for r,_,p in stages]
+    need = lambda r,p,n: _needed(groups, p, arch, e, r, span_of(arch, e, n))
+    fit = lambda r,a,p: longest_fit(lambda n: need(r,p,n)<=a-null*p, e.max_model_len)
+    n = e.max_model_len
+    if e.original_max_model_len=='auto': n = max(1, min(fit(*s) for s in stages))
+    blocks = min(max(0,a)//p for _,a,p in stages)
+    each = _blocks(groups, span_of(arch, e, n))
+    r,a,p = min(stages, key=lambda s: s[1]-null*s[2]-need(s[0],s[2],n))
+    short = need(r,p,n)>a-null*p
+    return KVPlan(blocks, _main_block(groups), max(per_block), printed_tokens(blocks, groups, blocks/each, e, n), blocks/each, groups, n, each,
+                  need(r,p,n), a-null*p, min(fit(*s) for s in stages) if short else n, per_block)
+
+def _main_block(groups):
+    "Tokens of an attention block: the smallest over the groups that hold tokens"
+    return min([g.block_size for g in groups if g.kind!='mamba'] or [groups[0].block_size])
+
+def _v0_plan(arch, device, e, available_bytes):
+    "Engine V0: one table for all attention layers, no window saved"
+    avail = _available(available_bytes, e.pipeline_parallel_size)
+    items = [(i, replace(s, kind='full', span=0) if s.kind in ('sliding','chunked') else s) for i,s in layer_specs(arch, device, e) if s.kind not in ('mamba','cross')]
+    if not items: return KVPlan(1, e.block_size, 0, 0, 0., (), e.max_model_len)
+    g = _group(items)
+    per_block = tuple(sum(g.spec_of(i).page for i in m) for r in range(e.pipeline_parallel_size) for m in _projected((g,), arch, e, r))
+    blocks = e.num_gpu_blocks_override or min(max(0,a)//p for a,p in zip(avail,per_block) if p)
+    tokens,each = blocks*g.block_size, ceil_div(e.max_model_len, g.block_size)
+    return KVPlan(blocks, g.block_size, max(per_block), tokens, tokens/e.max_model_len, (g,), e.max_model_len, each, each*max(per_block), min(avail), min(e.max_model_len,tokens), per_block)
