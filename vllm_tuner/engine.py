@@ -259,7 +259,8 @@ def _scheduler(arch, device, e):
     if v0: T,S = v0_step_limits(L, e.max_num_batched_tokens, e.max_num_seqs, chunked, bool(arch.towers), pooling)
     else: T,S = step_limits(batch_defaults(device.memory, device.name, device.capability, e.usage, v), L, e.max_num_batched_tokens, e.max_num_seqs, chunked, e.performance_mode=='throughput', batched, item, v)
     ahead = at(ASYNC_SCHEDULING, v) and not (pooling and not at(ASYNC_POOLING, v)) and (at(V2_RUNNER, v) or not drafter or drafter.method in _EAGLES)
-    executor = e.distributed_executor_backend or ('uni' if e.world_size==1 else 'mp')
+    ranks = e.world_size*(e.data_parallel_size if release(v)>=(0,12,0) else 1)
+    executor = e.distributed_executor_backend or ('uni' if ranks==1 else 'mp')
     return dict(max_num_batched_tokens=T, max_num_seqs=S, enable_chunked_prefill=chunked, distributed_executor_backend=executor, async_scheduling=_first(e.async_scheduling, ahead))
 
 def _graphs(arch, device, e):
