@@ -12,7 +12,7 @@ from .units import GiB, ceil_div, gib, round_up, show_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, stage_groups
 from .versions import at, release
 from .backends import BACKENDS, Need, accepts, candidates
-from .defaults import NULL_BLOCK, derived_len
+from .defaults import derived_len
 from .engine import Engine, _need, attentions as _inside
 from .flags import _facts, flag_kind, lacks, to_env, to_flags
 from .kv_cache import kv_plan
@@ -21,8 +21,7 @@ from .kv_cache import kv_plan
 __all__ = ['STAGES', 'Fix', 'Finding', 'Case', 'Draft', 'rule', 'attentions', 'heads', 'kv_heads', 'ffns', 'tps', 'dtype_rules',
            'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules', 'parallel_rules',
            'scheduler_rules', 'lora_rules', 'layout_rules', 'division_rules', 'stage_rules', 'backend_rules',
-           'alignment_rules', 'fits_one', 'longest_that_fits', 'cache_drafts', 'memory_tries', 'memory_rules', 'drafts',
-           'refusal', 'check']
+           'alignment_rules', 'cache_drafts', 'memory_tries', 'memory_rules', 'drafts', 'refusal', 'check']
 
 # %% ../nbs/40_validation.ipynb #c005
 class Fix(Mapping):
@@ -351,29 +350,24 @@ def _no_room(c:Case, need:int, have:int, most:int)->str:
     tail = ' See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if v>=(0,17,0) else ''
     return head + (f' Based on the available memory, the estimated maximum model length is {most}.' if most>0 else '') + f' Try {by} or decreasing `max_model_len` when initializing the engine.{tail}'
 
-def fits_one(plan, version:str='0.33.0')->bool:
-    "One request of full length fits, apart from the null block where the release sets it aside"
-    return plan.blocks_per_request<=plan.num_blocks-at(NULL_BLOCK, version)
-
-def longest_that_fits(c:Case, available)->int: # tokens, 0 for none
-    "The longest request that the cache holds, found as vLLM finds it: by bisection"
-    def fits(n): return fits_one(kv_plan(c.arch, c.device, replace(c.e, max_model_len=n, original_max_model_len=n), available), c.e.vllm_version)
-    low,high = 0,c.e.max_model_len
-    while low<high:
-        mid = (low+high+1)//2
-        low,high = (mid,high) if fits(mid) else (low,mid-1)
-    return low
-
 # %% ../nbs/40_validation.ipynb #c034
 def cache_drafts(c:Case, available):
     "Findings about a cache of the given bytes"
-    worst = available if isinstance(available,int) else min(available)
+    worst = available if isinstance(available,(int,float)) else min(available)
     if worst<=0 and not c.asked.num_gpu_blocks_override:
-        yield Draft('error','no-cache-memory', 'No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine' + (' (this flag also controls CPU memory reservation on the CPU backend, despite its name). See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if c.version>=(0,19,0) else '.'), memory_tries(c)); return
-    plan = kv_plan(c.arch, c.device, c.e, available)
-    if not fits_one(plan, c.e.vllm_version) and c.asked.max_model_len!='auto':
-        most = longest_that_fits(c, available)
-        yield Draft('error','no-room-for-one', _no_room(c, plan.needed_bytes, worst, most), (*memory_tries(c), *(({'max_model_len':most},) if most>0 else ())))
+        more = ' (this flag also controls CPU memory reservation on the CPU backend, despite its name). See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if c.version>=(0,19,0) else '.'
+        yield Draft('error','no-cache-memory', 'No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine'+more, memory_tries(c)); return
+    try: plan = kv_plan(c.arch, c.device, c.e, available)
+    except ValueError as ex: yield Draft('error','cache-groups', _promote_said(c) or str(ex), ({'disable_hybrid_kv_cache_manager':None},)); return
+    if not plan.fits and plan.groups:
+        most = plan.estimated_max_len
+        if c.asked.max_model_len=='auto': yield Draft('error','no-auto-fit', 'Cannot auto-fit max_model_len: not enough GPU memory available to serve even a single token. Try increasing `gpu_memory_utilization`.', memory_tries(c)); return
+        yield Draft('error','no-room-for-one', _no_room(c, plan.needed_bytes, plan.available_bytes, most), (*memory_tries(c), *(({'max_model_len':most},) if most>0 else ())))
+
+def _promote_said(c:Case)->str:
+    "vLLM's sentence when recurrent states cannot be treated as full attention"
+    states = any(isinstance(g.mixer,(Mamba,LinearAttention)) for g in c.arch.groups)
+    return 'Failed to promote local KV cache specs to one unified type.' if c.asked.disable_hybrid_kv_cache_manager and states else ''
 
 def memory_tries(c:Case)->tuple[dict,...]:
     "Changes that free memory, the least painful first"
