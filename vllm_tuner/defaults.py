@@ -8,11 +8,11 @@ from .units import GiB, round_up
 from .versions import at, is_v0, release
 
 # %% auto #0
-__all__ = ['GPU_MEMORY_UTILIZATION', 'HYBRID_PREFIX_CACHING', 'ASYNC_SCHEDULING', 'ASYNC_POOLING', 'V2_RUNNER', 'IN_FLIGHT',
-           'NULL_BLOCK', 'CHUNKED_HYBRID', 'BATCH_TIERS', 'STATED_ROPES', 'LONGROPE_SHORT', 'NO_LENGTH', 'NO_FLOAT16',
-           'LARGEST_GRAPH', 'GRAPH_LEVELS', 'ENCODER_DECODER_GRAPHS', 'EAGER_ATTENTION', 'ALL_MODE', 'STATE_DTYPES',
-           'batch_defaults', 'step_limits', 'v0_chunked', 'v0_step_limits', 'derived_len', 'default_len',
-           'resolve_dtype', 'capture_sizes', 'graph_mode', 'runner_sizes', 'graph_counts', 'state_mode']
+__all__ = ['GPU_MEMORY_UTILIZATION', 'HYBRID_PREFIX_CACHING', 'ASYNC_SCHEDULING', 'ASYNC_POOLING', 'V2_RUNNER', 'CHUNKED_HYBRID',
+           'BATCH_TIERS', 'STATED_ROPES', 'LONGROPE_SHORT', 'NO_LENGTH', 'NO_FLOAT16', 'LARGEST_GRAPH', 'GRAPH_LEVELS',
+           'ENCODER_DECODER_GRAPHS', 'EAGER_ATTENTION', 'ALL_MODE', 'STATE_DTYPES', 'batch_defaults', 'step_limits',
+           'v0_chunked', 'v0_step_limits', 'derived_len', 'default_len', 'resolve_dtype', 'capture_sizes', 'graph_mode',
+           'runner_sizes', 'graph_counts', 'state_mode']
 
 # %% ../nbs/15_defaults.ipynb #c005
 GPU_MEMORY_UTILIZATION = (((0,0,0), .9), ((0,20,0), .92))        # config/cache.py
@@ -20,8 +20,6 @@ HYBRID_PREFIX_CACHING = (((0,0,0), False), ((0,28,0), True))     # engine/arg_ut
 ASYNC_SCHEDULING = (((0,0,0), False), ((0,14,0), True))          # config/vllm.py: the next step is scheduled while one runs
 ASYNC_POOLING = (((0,0,0), True), ((0,20,0), False))             # config/vllm.py: also for embedding models
 V2_RUNNER = (((0,0,0), False), ((0,28,0), True))                 # config/vllm.py: use_v2_model_runner
-IN_FLIGHT = (((0,0,0), False), ((0,22,0), True))                 # config/vllm.py: a window keeps what is scheduled but not done
-NULL_BLOCK = (((0,0,0), False), ((0,28,0), True))                # v1/core: the block that is never handed out is left out of the check
 CHUNKED_HYBRID = (((0,0,0), False), ((0,12,0), True))            # envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE
 
 # %% ../nbs/15_defaults.ipynb #c008
