@@ -14,14 +14,15 @@ from .versions import at, release
 from .backends import BACKENDS, Need, accepts, candidates
 from .defaults import derived_len
 from .engine import Engine, _need, attentions as _inside
-from .flags import _facts, flag_kind, lacks, to_env, to_flags
+from .flags import _facts, flag_kind, lacks, settings, to_flags
 from .kv_cache import kv_plan
 
 # %% auto #0
 __all__ = ['STAGES', 'Fix', 'Finding', 'Case', 'Draft', 'rule', 'attentions', 'heads', 'kv_heads', 'ffns', 'tps', 'dtype_rules',
-           'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules', 'parallel_rules',
-           'scheduler_rules', 'lora_rules', 'layout_rules', 'division_rules', 'stage_rules', 'backend_rules',
-           'alignment_rules', 'cache_drafts', 'memory_tries', 'memory_rules', 'drafts', 'refusal', 'check']
+           'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules', 'state_rules',
+           'parallel_rules', 'scheduler_rules', 'lora_rules', 'flag_rules', 'speculation_rules', 'layout_rules',
+           'division_rules', 'stage_rules', 'backend_rules', 'alignment_rules', 'cache_drafts', 'state_drafts',
+           'memory_tries', 'memory_rules', 'drafts', 'refusal', 'check']
 
 # %% ../nbs/40_validation.ipynb #c005
 class Fix(Mapping):
@@ -211,6 +212,15 @@ def cache_rules(c:Case):
         yield Draft('error','kv-cache-dtype-mismatch', f'kv_cache_dtype="{kv}" is incompatible with dtype="{c.e.dtype}". Please set `--kv-cache-dtype` to `auto` or `{c.e.dtype}`.', ({'kv_cache_dtype':'auto'},))
 
 @rule('config')
+def state_rules(c:Case):
+    "Caches that only some mixers have"
+    mla = any(isinstance(m,MLA) for m in attentions(c.arch))
+    if mla and c.asked.kv_cache_dtype in ('nvfp4','nvfp4_4over6') and c.version>=(0,21,0):
+        yield Draft('error','nvfp4-mla', "nvfp4 KV cache is not supported with MLA (Multi-head Latent Attention) backends. Please use a different --kv-cache-dtype (e.g., 'fp8', 'auto', or 'nvfp4_ds_mla' with a sparse MLA backend) for MLA models such as DeepSeek.", ({'kv_cache_dtype':'fp8'},{'kv_cache_dtype':'auto'}))
+    if c.asked.mamba_block_size not in (None,c.e.max_model_len) and not c.e.enable_prefix_caching:
+        yield Draft('error','mamba-block-size','--mamba-block-size can only be set with --enable-prefix-caching', ({'mamba_block_size':None},{'enable_prefix_caching':True}))
+
+@rule('config')
 def parallel_rules(c:Case):
     "Layouts that `ParallelConfig` rejects by itself"
     a = c.asked
@@ -247,7 +257,30 @@ def lora_rules(c:Case):
     if lacks(c.arch.architecture,'lora'): yield Draft('error','lora-unsupported', f'LoRA is not supported for {c.arch.architecture} ({c.arch.name}). Supported models implement the `SupportsLoRA` interface. Run this model without `enable_lora`.', ({'enable_lora':False},))
     if (r:=c.asked.max_lora_rank) not in _RANKS: yield Draft('error','lora-rank', f'max_lora_rank ({r}) must be one of {_RANKS}.', ({'max_lora_rank':next((k for k in _RANKS if k>=r), 512)},))
 
-# %% ../nbs/40_validation.ipynb #c024
+# %% ../nbs/40_validation.ipynb #c023
+@rule('config')
+def flag_rules(c:Case):
+    "Every flag that was set is one that this release has"
+    for name in settings(c.asked):
+        flag = '--'+name
+        if flag_kind(flag, c.asked.vllm_version): continue
+        field = name.replace('-','_')
+        yield Draft('error','unknown-flag', f'unrecognized arguments: {flag}', ({field:_DEFAULTS[field]},) if field in _DEFAULTS else (), f'vLLM {c.asked.vllm_version} has no such flag')
+
+@rule('config')
+def speculation_rules(c:Case):
+    "A drafter has room and a layout that vLLM accepts"
+    s = c.asked.speculative_config
+    if s is None: return
+    none = ({'speculative_config':None},)
+    if s.draft_tensor_parallel_size not in (None,1,c.tp):
+        yield Draft('error','draft-tensor-parallel', f'speculative_draft_tensor_parallel_size={s.draft_tensor_parallel_size} cannot be other value than 1 or target model tensor_parallel_size', ({'speculative_config':replace(s,draft_tensor_parallel_size=None)},*none))
+    if s.num_speculative_tokens<1: yield Draft('error','no-draft-tokens', f'num_speculative_tokens is {s.num_speculative_tokens} but must be greater than 0', none)
+    elif c.e.max_num_batched_tokens<=s.num_speculative_tokens:
+        yield Draft('error','no-draft-slots', f'VllmConfig does not have enough slots to schedule a token and support the speculative decoding settings. Got max_num_batched_tokens={c.e.max_num_batched_tokens} and num_lookahead_tokens={s.num_speculative_tokens}.', ({'max_num_batched_tokens':None},*none))
+    if s.method=='mtp' and not c.arch.draft and s.model is None: yield Draft('error','no-mtp-layers', f'the checkpoint has no multi-token-prediction layers, so method mtp has nothing to draft with', none)
+
+# %% ../nbs/40_validation.ipynb #c025
 @rule('config')
 def layout_rules(c:Case):
     "Heads, experts, stages and context ranks divide as vLLM wants"
@@ -262,7 +295,7 @@ def layout_rules(c:Case):
         elif dcp>c.tp//kv: yield Draft('error','dcp-too-wide', f'`--decode-context-parallel-size` ({dcp}) exceeds the maximum supported value ({c.tp//kv}) for `--tensor-parallel-size` ({c.tp}) and {kv} model KV heads.', ({'decode_context_parallel_size':c.tp//kv},*one))
         elif h//kv%dcp: yield Draft('error','dcp-queries', f"The model's number of query heads per KV head ({h//kv}) must be divisible by `--decode-context-parallel-size` ({dcp}) for GQA/MQA.", one)
 
-# %% ../nbs/40_validation.ipynb #c026
+# %% ../nbs/40_validation.ipynb #c027
 def _whole(n:int, by:int, c:Case, code='division'):
     "vLLM's `divide`: a complaint when `n` does not split evenly"
     if n and n%by: yield Draft('error', code, f'{n} is not divisible by {by}', tps(c), '' if c.tp>1 else 'no layout cures this')
@@ -292,7 +325,7 @@ def stage_rules(c:Case):
     pp,n = c.asked.pipeline_parallel_size,c.arch.n_layers
     if pp>n: yield Draft('error','empty-stage', f'integer division or modulo by zero (pipeline_parallel_size {pp} exceeds the {n} layers of the model, so some stages own none)', tuple({'pipeline_parallel_size':k} for k in (1<<n.bit_length()-1,2,1)))
 
-# %% ../nbs/40_validation.ipynb #c028
+# %% ../nbs/40_validation.ipynb #c029
 def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the layer
     "Why a backend would not serve a layer, in vLLM's words"
     cap = c.device.capability
@@ -302,7 +335,7 @@ def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the la
               ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.dcp==1 or b.dcp,'DCP not supported'))
     return [text for ok,text in checks if not ok] or ['combination not supported']
 
-# %% ../nbs/40_validation.ipynb #c029
+# %% ../nbs/40_validation.ipynb #c030
 @rule('build')
 def backend_rules(c:Case):
     "Some backend serves every attention layer"
@@ -325,7 +358,7 @@ def _no_backend(c:Case, m, n:Need, reasons:dict)->Draft:
     return Draft('error','no-backend', f'No valid attention backend found for cuda with AttentionSelectorConfig({config}). Reasons: {said}.', (*single,both),
                  'with a FlashInfer that has this path installed, --attention-backend FLASHINFER serves it' if any("'flashinfer'" in r[0] for r in reasons.values()) else '')
 
-# %% ../nbs/40_validation.ipynb #c031
+# %% ../nbs/40_validation.ipynb #c032
 @rule('build')
 def alignment_rules(c:Case):
     "Quantised matrices keep whole blocks and groups on every rank"
@@ -339,7 +372,7 @@ def alignment_rules(c:Case):
         if c.version<(0,32,0) and not c.asked.enable_expert_parallel and f.intermediate%tp==0 and f.intermediate//tp%n:
             yield Draft('error','block-alignment', f"The output_size of gate's and up's weight = {f.intermediate//tp} is not divisible by weight quantization block_n = {n}.", ({'enable_expert_parallel':True},*tps(c)))
 
-# %% ../nbs/40_validation.ipynb #c033
+# %% ../nbs/40_validation.ipynb #c034
 def _no_room(c:Case, need:int, have:int, most:int)->str:
     "vLLM's sentence about a request that does not fit, in the wording of the release"
     n,v = c.e.max_model_len,c.version
@@ -350,7 +383,7 @@ def _no_room(c:Case, need:int, have:int, most:int)->str:
     tail = ' See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if v>=(0,17,0) else ''
     return head + (f' Based on the available memory, the estimated maximum model length is {most}.' if most>0 else '') + f' Try {by} or decreasing `max_model_len` when initializing the engine.{tail}'
 
-# %% ../nbs/40_validation.ipynb #c034
+# %% ../nbs/40_validation.ipynb #c035
 def cache_drafts(c:Case, available):
     "Findings about a cache of the given bytes"
     worst = available if isinstance(available,(int,float)) else min(available)
@@ -359,10 +392,18 @@ def cache_drafts(c:Case, available):
         yield Draft('error','no-cache-memory', 'No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine'+more, memory_tries(c)); return
     try: plan = kv_plan(c.arch, c.device, c.e, available)
     except ValueError as ex: yield Draft('error','cache-groups', _promote_said(c) or str(ex), ({'disable_hybrid_kv_cache_manager':None},)); return
-    if not plan.fits and plan.groups:
+    if plan.fits: yield from state_drafts(c, plan)
+    elif plan.groups:
         most = plan.estimated_max_len
         if c.asked.max_model_len=='auto': yield Draft('error','no-auto-fit', 'Cannot auto-fit max_model_len: not enough GPU memory available to serve even a single token. Try increasing `gpu_memory_utilization`.', memory_tries(c)); return
         yield Draft('error','no-room-for-one', _no_room(c, plan.needed_bytes, plan.available_bytes, most), (*memory_tries(c), *(({'max_model_len':most},) if most>0 else ())))
+
+def state_drafts(c:Case, plan):
+    "One block for the state of every request that a decode graph may hold"
+    S,n = c.e.max_num_seqs,plan.num_blocks
+    if any(g.kind=='mamba' for g in plan.groups) and S>n and 'FULL' in (c.e.cudagraph_mode or '') and c.version>=(0,17,0):
+        tries = ({'max_num_seqs':n},) if n>0 else ()
+        yield Draft('error','mamba-blocks', f'max_num_seqs ({S}) exceeds available Mamba cache blocks ({n}). Each decode sequence requires one Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs to at most {n} or increase gpu_memory_utilization.', tries)
 
 def _promote_said(c:Case)->str:
     "vLLM's sentence when recurrent states cannot be treated as full attention"
@@ -382,7 +423,7 @@ def memory_rules(c:Case):
     "The cache holds at least one request"
     if c.available is not None: yield from cache_drafts(c, c.available)
 
-# %% ../nbs/40_validation.ipynb #c036
+# %% ../nbs/40_validation.ipynb #c037
 def drafts(
     arch,            # `ModelArch`
     device,          # `Device`
@@ -418,7 +459,7 @@ def _repair(arch, device, engine, available, tries, depth=2)->dict|None:
         if (more := _repair(arch, device, replace(engine,**t), available, left[0].tries, depth-1)): return {**t,**more}
     return None
 
-# %% ../nbs/40_validation.ipynb #c037
+# %% ../nbs/40_validation.ipynb #c038
 def check(
     arch,                 # `ModelArch`
     device,               # `Device`
