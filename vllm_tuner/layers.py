@@ -80,6 +80,8 @@ class MLA:
     rope:Rope|None=None        # its rotary embedding
     gate:bool=False            # an output gate projection
     extra:int=0                # further parameters of this mixer on every rank
+    window:int=0               # latest tokens that it caches besides, one vector each (DeepSeek-V4), 0 for none
+    compress:int=1             # tokens that one cached vector stands for; 0 when only the window is cached
 
     @property
     def latent(self)->int: # elements
