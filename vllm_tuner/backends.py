@@ -11,8 +11,8 @@ from itertools import product
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['HALF', 'FP8', 'PER_HEAD', 'TURBO', 'ANY', 'BACKENDS', 'INDEXER', 'PRIORITIES', 'DEFAULT_BLOCK', 'Need', 'fa_version',
-           'Backend', 'accepts', 'candidates', 'backend', 'preferred_block']
+__all__ = ['HALF', 'FP8', 'PER_HEAD', 'TURBO', 'ANY', 'BACKENDS', 'WINDOWED', 'INDEXER', 'PRIORITIES', 'DEFAULT_BLOCK', 'Need',
+           'fa_version', 'Backend', 'accepts', 'candidates', 'backend', 'preferred_block']
 
 # %% ../nbs/09_backends.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ BACKENDS = {b.name:b for b in (
     Backend('FLASHINFER_MLA_SPARSE', HALF+FP8, (32,), majors=(10,), dims=(512,576), mla=True, sparse=True),
     Backend('FLASHINFER_MLA_SPARSE_SM90', ('auto','bfloat16')+FP8, (64,), majors=(9,), dims=(512,576), mla=True, sparse=True),
     Backend('FLASHINFER_MLA_SPARSE_SM120', ('auto',)+FP8+('fp8_ds_mla',), (64,), majors=(12,), dims=(512,576), mla=True, sparse=True))}
+WINDOWED = Backend('FLASHMLA_SPARSE_DSV4', ('auto',)+FP8+('fp8_ds_mla',), (256,), majors=(9,10,12), mla=True, sparse=True, exact=True)  # DeepSeek-V4's own kernels
 INDEXER = Backend('DEEPSEEK_V32_INDEXER', HALF, (64,), graphs='uniform', mla=True, sparse=True, exact=True)  # the indexer's own small cache
 
 # %% ../nbs/09_backends.ipynb #c016

@@ -137,7 +137,7 @@ def resolve_dtype(
     return stated if stated in known else wish
 
 # %% ../nbs/15_defaults.ipynb #c024
-LARGEST_GRAPH = {'GptOssForCausalLM': (((0,0,0), None), ((0,11,0), 992), ((0,12,0), 1024))}  # model_executor/models/config.py
+LARGEST_GRAPH = {'GptOssForCausalLM': (((0,0,0), None), ((0,10,0), 1024), ((0,11,0), 992), ((0,12,0), 1024))}  # model_executor/models/config.py
 
 def _grid(top, fine=False):
     "1, 2, 4, then steps of 8 to 256 and of 16 above"

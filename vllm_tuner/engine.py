@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from .backends import DEFAULT_BLOCK, INDEXER, Backend, Need, backend, preferred_block
+from .backends import DEFAULT_BLOCK, INDEXER, WINDOWED, Backend, Need, backend, preferred_block
 from .defaults import (ASYNC_POOLING, ASYNC_SCHEDULING, CHUNKED_HYBRID, EAGER_ATTENTION, GPU_MEMORY_UTILIZATION, HYBRID_PREFIX_CACHING, LARGEST_GRAPH, STATE_DTYPES, V2_RUNNER, batch_defaults, capture_sizes,
                                  default_len, graph_mode, resolve_dtype, state_mode, step_limits, v0_chunked, v0_step_limits)
 from .layers import MLA, Attention, CrossAttention, LinearAttention, Mamba
@@ -166,6 +166,7 @@ def model_backends(
     out = {}
     for g in dict.fromkeys(arch.layer_kinds):
         for m in attentions(arch.groups[g].mixer):
+            if isinstance(m,MLA) and m.window: out[WINDOWED.name] = WINDOWED; continue
             chosen = engine.attention_backend or ('TRITON_ATTN' if arch.architecture.startswith('Gemma4') and device.capability[0] not in (9,10) and release(engine.vllm_version)>=(0,19,0) else None)
             if isinstance(m,MLA) and m.indexer: out[INDEXER.name] = INDEXER
             b = backend(_need(m,arch,engine), device.capability, engine.vllm_version, chosen)
@@ -211,6 +212,7 @@ def _kv_dtype(arch, device, e):
     v,kv = release(e.vllm_version),e.kv_cache_dtype
     sparse = any(isinstance(m,MLA) and m.indexer for g in arch.groups for m in (g.mixer,))
     if kv=='auto' and v>=(0,12,0): kv = arch.kv_dtype or 'auto'
+    if any(isinstance(g.mixer,MLA) and g.mixer.window for g in arch.groups): return 'fp8_ds_mla' if kv=='auto' or kv.startswith('fp8') else kv
     if not sparse: return kv
     if kv=='bfloat16': kv = 'auto'
     if kv=='auto' and v>=(0,17,0) and device.capability[0]==10 and arch.architecture=='GlmMoeDsaForCausalLM': kv = 'fp8_e4m3'

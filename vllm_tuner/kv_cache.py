@@ -4,17 +4,18 @@
 
 # %% ../nbs/22_kv_cache.ipynb #c002
 from __future__ import annotations
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .engine import uses_v0
-from .kv_specs import FULL_KINDS, KVSpec, Span, layer_specs, request_blocks, span_of
+from .kv_specs import FULL_KINDS, KVSpec, Span, attention_block, layer_specs, request_blocks, span_of
 from .layers import stage_layers
 from .units import ceil_div, show_bytes
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['NEARLY_EQUAL', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups', 'kv_groups', 'KVPlan',
-           'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan']
+__all__ = ['NEARLY_EQUAL', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups', 'packed_groups', 'kv_groups',
+           'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan']
 
 # %% ../nbs/22_kv_cache.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,32 @@ def equal_groups(
     return tuple(_group([(i,b[0][1]) for i,_ in b[k::n]]) for b in buckets for n in (ceil_div(len(b),size),) for k in range(n))
 
 # %% ../nbs/22_kv_cache.ipynb #c015
+def _repeats(values, least):
+    "The step of at least `least` to which rounding all values up adds least; the larger of equals"
+    return min(range(least, max(values)+1), key=lambda d: (sum(-x%d for x in values), -d), default=least)
+
+def packed_groups(
+    items:list,           # (layer, spec) of any pages
+    version:str='0.33.0', # vLLM's
+)->tuple[KVGroup,...]:
+    "Groups whose pages lie side by side in a block"
+    buckets = []
+    for x in items:
+        home = next((b for b in buckets if _same_type([b[0][1],x[1]], version)), None)
+        if home is None: buckets.append([x])
+        else: home.append(x)
+    counts = [Counter(s.page for _,s in b) for b in buckets]
+    balanced = [len(set(c.values()))==1 for c in counts]
+    least = max((max(c.values()) for c,ok in zip(counts,balanced) if ok and len(c)>1), default=0)
+    step = _repeats([max(c.values()) for c,ok in zip(counts,balanced) if ok], least) if least else 0
+    out = []
+    for b,c,ok in zip(buckets, counts, balanced):
+        n = ceil_div(max(c.values()), step) if ok and step else 1
+        rows = list(zip(*([x for x in b if x[1].page==p] for p in c))) if n>1 else []
+        out += [_group([x for row in rows[k::n] for x in row]) for k in range(n)] if n>1 else [_group(b)]
+    return tuple(out)
+
+# %% ../nbs/22_kv_cache.ipynb #c018
 def _promote(items, legacy=False):
     "Local attention cached in full, where some layers are full anyway"
     specs = [s for _,s in items]
@@ -108,13 +135,14 @@ def kv_groups(
     if not items: return ()
     specs = [s for _,s in items]
     if _mergeable(specs) or _same_type(specs, v): return (_group(items),)
+    if any(s.kind=='window' for s in specs): return packed_groups(items, v)
     unified = unify_pages(items, v)
     if unified: return equal_groups(unified, v)
     full = _promote(items)
     if release(v)>=(0,22,0) and _same_type([s for _,s in full], v): return (_group(full),)
     raise ValueError(f'vLLM {v} cannot give one block size to layers with pages of {", ".join(f"{p:,}" for p in sorted({s.page for s in specs}))} bytes; set disable_hybrid_kv_cache_manager, or use a release from 0.22 on')
 
-# %% ../nbs/22_kv_cache.ipynb #c019
+# %% ../nbs/22_kv_cache.ipynb #c022
 @dataclass(frozen=True, slots=True)
 class KVPlan:
     "The cache as vLLM would lay it out"
@@ -151,7 +179,7 @@ class KVPlan:
         return (f'KVPlan({self.num_blocks:,} blocks of {self.block_size} tokens, {show_bytes(self.bytes_per_block)} each; {self.kv_tokens:,} tokens, '
                 f'{self.max_concurrency:.2f} requests of {self.max_model_len:,}; layers: {kinds})')
 
-# %% ../nbs/22_kv_cache.ipynb #c021
+# %% ../nbs/22_kv_cache.ipynb #c024
 def _projected(groups, arch, e, rank):
     "The layers of each group that one pipeline stage owns"
     if e.pipeline_parallel_size==1: return [range(g.n_layers) for g in groups]
@@ -178,7 +206,7 @@ def _blocks(groups, sp):
     "Blocks that one request holds over all groups"
     return sum(max(request_blocks(s,sp) for s in set(g.specs)) for g in groups)
 
-# %% ../nbs/22_kv_cache.ipynb #c023
+# %% ../nbs/22_kv_cache.ipynb #c026
 NULL_BLOCK = (((0,0,0), 0), ((0,28,0), 1))  # blocks that the check leaves out
 
 def _needed(groups, bytes_per_block, arch, e, rank, sp):
@@ -203,7 +231,7 @@ def longest_fit(
         low,high = (mid,high) if fits(mid) else (low,mid)
     return low
 
-# %% ../nbs/22_kv_cache.ipynb #c026
+# %% ../nbs/22_kv_cache.ipynb #c029
 TOKEN_FIGURE = (((0,0,0), 'blocks'), ((0,9,0), 'group'), ((0,20,0), 'requests'))
 
 def printed_tokens(
@@ -219,7 +247,7 @@ def printed_tokens(
     if rule=='requests': return int(concurrency*length)
     return num_blocks//len(groups)*min(g.block_size for g in groups)*engine.decode_context_parallel_size*engine.prefill_context_parallel_size
 
-# %% ../nbs/22_kv_cache.ipynb #c028
+# %% ../nbs/22_kv_cache.ipynb #c031
 def _available(available_bytes, pp):
     "Bytes per stage, checked"
     values = (available_bytes,)*pp if isinstance(available_bytes,(int,float)) else tuple(available_bytes)
@@ -249,12 +277,8 @@ def kv_plan(
     each = _blocks(groups, span_of(arch, e, n))
     r,a,p = min(stages, key=lambda s: s[1]-null*s[2]-need(s[0],s[2],n))
     short = need(r,p,n)>a-null*p
-    return KVPlan(blocks, _main_block(groups), max(per_block), printed_tokens(blocks, groups, blocks/each, e, n), blocks/each, groups, n, each,
+    return KVPlan(blocks, attention_block(arch, device, e), max(per_block), printed_tokens(blocks, groups, blocks/each, e, n), blocks/each, groups, n, each,
                   need(r,p,n), a-null*p, min(fit(*s) for s in stages) if short else n, per_block)
-
-def _main_block(groups):
-    "Tokens of an attention block: the smallest over the groups that hold tokens"
-    return min([g.block_size for g in groups if g.kind!='mamba'] or [groups[0].block_size])
 
 def _v0_plan(arch, device, e, available_bytes):
     "Engine V0: one table for all attention layers, no window saved"

@@ -16,7 +16,7 @@ from .versions import at, release
 # %% auto #0
 __all__ = ['FULL_KINDS', 'IN_FLIGHT', 'ENCODER_STEP', 'PCP_SHARDS', 'element_bytes', 'head_bytes', 'latent_bytes',
            'indexer_bytes', 'state_elements', 'state_bytes', 'KVSpec', 'Span', 'request_blocks', 'span_of', 'arch_head',
-           'hybrid_block', 'layer_specs']
+           'hybrid_block', 'attention_block', 'layer_specs']
 
 # %% ../nbs/21_kv_specs.ipynb #c005
 _WIDTH = {'float32':4, 'float':4, 'bfloat16':2, 'float16':2, 'half':2}
@@ -95,7 +95,7 @@ def state_bytes(
 @dataclass(frozen=True, slots=True)
 class KVSpec:
     "What one layer wants from the cache"
-    kind:str            # 'full', 'mla', 'indexer', 'sliding', 'chunked', 'cross', 'mamba'
+    kind:str            # 'full', 'mla', 'indexer', 'sliding', 'window' (of MLA), 'chunked', 'cross', 'mamba'
     block_size:int      # tokens of one block
     cell:int            # bytes of one token, or of one state
     shape:tuple=()      # what else must be equal for layers to share a spec: heads, widths, type
@@ -127,7 +127,7 @@ def request_blocks(
     n = at_.length
     match s.kind:
         case 'full' | 'mla' | 'indexer': return ceil_div(ceil_div(n, at_.shards), s.block_size)
-        case 'sliding': return ceil_div(min(s.span-1+at_.in_flight, n), s.block_size)+1
+        case 'sliding' | 'window': return ceil_div(min(s.span-1+at_.in_flight, n), s.block_size)+1
         case 'chunked': return ceil_div(min(s.span+at_.in_flight, n), s.block_size)
         case 'cross': return ceil_div(at_.encoder, s.block_size)
     return s.states if s.states>=0 else ceil_div(n, s.block_size)-s.states-1  # mode 'all': a state at every block boundary
@@ -229,11 +229,22 @@ def _attention_spec(m, arch, device, e, block, kv, shared):
         return KVSpec('sliding', _window_block(b,cell,block,shared,v), cell, shape, m.window, shared)
     return KVSpec('chunked' if m.chunk else 'full', block, cell, shape, m.chunk or 0)
 
+_V4 = dict(token=584, align=576, window=64)  # bytes of one packed vector, alignment of a page, tokens of a window's block
+
+def _windowed_specs(m, block):
+    "DeepSeek-V4: latest tokens in a window, older ones compressed, and the running state of each compressor"
+    def page(kind, tokens, cell, span=0, per=1): return KVSpec(kind, tokens, cell, ('v4',cell,per), span, round_up(tokens//per*cell, _V4['align']))
+    def state(width): return page('window', 4 if m.compress==4 else 8, 4*width*(4 if m.compress==4 else 2), 8 if m.compress==4 else m.compress)
+    ix = [page('indexer', block, indexer_bytes(m.indexer.head_dim), per=m.compress), state(m.indexer.head_dim)] if m.indexer else []
+    main = [page('mla', block, _V4['token'], per=m.compress), state(m.latent)] if m.compress>1 else []
+    return [*ix, page('window', _V4['window'], _V4['token'], m.window), *main]
+
 def _mixer_specs(m, arch, device, e, block, kv, shared, states):
     "Specs of one layer, in the order in which vLLM builds them"
     out = []
     for a in attentions(m):
-        if isinstance(a,MLA):
+        if isinstance(a,MLA) and a.window: out += _windowed_specs(a, block)
+        elif isinstance(a,MLA):
             if a.indexer and a.indexer.owns: out.append(KVSpec('indexer', block, indexer_bytes(a.indexer.head_dim), (a.indexer.head_dim,)))
             out.append(KVSpec('mla', block, latent_bytes(kv, a.latent, e.dtype), (a.latent,kv)))
         elif isinstance(a,CrossAttention): out.append(KVSpec('cross', block, max(1,a.kv_heads//e.tensor_parallel_size)*head_bytes(kv, a.head_dim, a.head_dim, e.dtype), (a.kv_heads,a.head_dim,kv)))
@@ -266,6 +277,15 @@ def _draft_layers(arch, e):
     if s is None or s.method in ('ngram','suffix','medusa','ngram_gpu'): return ()
     groups,order = (s.model.groups,s.model.layer_kinds) if s.model is not None else (arch.draft, tuple(i for i,g in enumerate(arch.draft) for _ in range(g.n)))
     return tuple(groups[i].mixer for i in order)
+
+def attention_block(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->int:     # tokens
+    "Tokens of an attention block as vLLM's `cache_config.block_size` ends up"
+    if _kind(arch)[2]: return hybrid_block(arch, device, engine)[0]
+    return _mixed_block(arch, device, engine, _skips(arch,engine))[0]
 
 @lru_cache(1024)
 def layer_specs(
