@@ -97,6 +97,8 @@ BACKENDS = {b.name:b for b in (
     Backend('TRITON_FLASHINFER', HALF+FP8, (64,), majors=(10,), dims=(256,512), prefix=True, dcp=False, exact=True),
     Backend('FLEX_ATTENTION', HALF, graphs='always', kinds=('decoder','encoder'), prefix=True, fp32=True, dcp=False),
     Backend('TURBOQUANT', TURBO, (16,32,64,128), exact=True),
+    Backend('FLASH_ATTN_DIFFKV', HALF+FP8, least=(8,0), graphs='always', sinks=True),
+    Backend('TRITON_ATTN_DIFFKV', HALF+FP8, graphs='always', sinks=True, fp32=True),
     Backend('XFORMERS', HALF+FP8+('fp8_e5m2',), fp32=True, kinds=ANY),
     Backend('FLASH_ATTN_MLA', HALF, majors=(9,), **_MLA),
     Backend('FLASHMLA', HALF+FP8, (64,), majors=(9,10), exact=True, **_MLA),
@@ -129,6 +131,7 @@ def _infer_ok(n, cap, version):
 _EXTRA = {
     'FLASH_ATTN': _flash_ok,
     'FLASHINFER': _infer_ok,
+    'FLASH_ATTN_DIFFKV': lambda n,cap,v: fa_version(n, cap, v) in (3,4),
     'TRITON_ATTN': lambda n,cap,v: n.dim>=32,
     'TRITON_FLASH_ATTN': lambda n,cap,v: _flash_ok(replace(n, prefix=False), cap, v),
     'FLASHINFER_MLA': lambda n,cap,v: n.dims[1:2] in ((64,),(128,),(192,)),
@@ -176,6 +179,7 @@ def candidates(
 )->tuple[str,...]:            # names, best first
     "The families that vLLM tries for a layer, in its order"
     table,major = at(PRIORITIES, version),capability[0]
+    if not n.mla and n.v_dim not in (0,n.dim): return ('FLASH_ATTN_DIFFKV','TRITON_ATTN_DIFFKV')  # keys and values of different width
     if n.sparse and major==10: return _sparse_10(n, version)
     if n.sparse and n.dim==512 and major==9: return tuple(reversed(table['sparse']))
     kind = ('sparse' if n.sparse else 'mla') if n.mla else 'dense'
