@@ -359,18 +359,28 @@ def _no_backend(c:Case, m, n:Need, reasons:dict)->Draft:
                  'with a FlashInfer that has this path installed, --attention-backend FLASHINFER serves it' if any("'flashinfer'" in r[0] for r in reasons.values()) else '')
 
 # %% ../nbs/40_validation.ipynb #c032
+def _rows(c:Case)->dict: # bytes-free shapes: what -> columns that one rank holds
+    "Inner widths that row-parallel layers split"
+    out = {('mlp',f.intermediate):f.intermediate//c.tp for f in ffns(c.arch,Dense)}
+    out |= {('o_proj',m.heads*(m.v_head_dim if isinstance(m,MLA) else m.v_dim)):m.heads*(m.v_head_dim if isinstance(m,MLA) else m.v_dim)//c.tp for m in attentions(c.arch) if not isinstance(m,CrossAttention)}
+    return out
+
 @rule('build')
 def alignment_rules(c:Case):
     "Quantised matrices keep whole blocks and groups on every rank"
     q,tp = c.arch.quant,c.tp
-    block = getattr(q,'block',None) if q else None
-    if not block or tp==1 or not isinstance(block,tuple): return
-    n = block[0]
-    for f in ffns(c.arch,Dense):
-        if f.intermediate%tp==0 and f.intermediate//tp%n: yield Draft('error','block-alignment', f'Weight output_partition_size = {f.intermediate//tp} is not divisible by weight quantization block_n = {n}.', tps(c))
-    for f in ffns(c.arch,MoE):
-        if c.version<(0,32,0) and not c.asked.enable_expert_parallel and f.intermediate%tp==0 and f.intermediate//tp%n:
-            yield Draft('error','block-alignment', f"The output_size of gate's and up's weight = {f.intermediate//tp} is not divisible by weight quantization block_n = {n}.", ({'enable_expert_parallel':True},*tps(c)))
+    if not q or tp==1 or heads(c.arch)%tp: return
+    l,x = q.linear,q.experts
+    if l and l.form=='fp8' and l.rows>1:
+        bad = next((f.intermediate//tp for f in ffns(c.arch,Dense) if f.intermediate%tp==0 and f.intermediate//tp%l.rows), 0)
+        if bad: yield Draft('error','block-alignment', f'Weight output_partition_size = {bad} is not divisible by weight quantization block_n = {l.rows}.', tps(c))
+    if l and l.form in ('awq','gptq','packed') and l.cols>1 and any(w%l.cols for w in _rows(c).values()):
+        said = 'The input size is not aligned with the quantized weight shape. This can be caused by too large tensor parallel size.' if l.form=='awq' or c.version<(0,12,0) else f'Failed to find a kernel that can implement the WNA16 linear layer. Reasons: the group size {l.cols} does not divide the {next(w for w in _rows(c).values() if w%l.cols)} columns of one rank.'
+        yield Draft('error','group-alignment', said, tps(c))
+    if x and x.form=='fp8' and x.rows>1 and c.version<(0,32,0) and not c.asked.enable_expert_parallel:
+        n = c.asked.data_parallel_size*tp
+        bad = next((f.intermediate//n for f in ffns(c.arch,MoE) if f.intermediate%n==0 and f.intermediate//n%x.rows), 0)
+        if bad: yield Draft('error','block-alignment', f"The output_size of gate's and up's weight = {bad} is not divisible by weight quantization block_n = {x.rows}.", ({'enable_expert_parallel':True},*tps(c)))
 
 # %% ../nbs/40_validation.ipynb #c034
 def _no_room(c:Case, need:int, have:int, most:int)->str:
@@ -401,7 +411,7 @@ def cache_drafts(c:Case, available):
 def state_drafts(c:Case, plan):
     "One block for the state of every request that a decode graph may hold"
     S,n = c.e.max_num_seqs,plan.num_blocks
-    if any(g.kind=='mamba' for g in plan.groups) and S>n and 'FULL' in (c.e.cudagraph_mode or '') and c.version>=(0,17,0):
+    if any(g.kind=='mamba' for g in plan.groups) and S>n and 'FULL' in (c.e.cudagraph_mode or '') and c.version>=(0,20,0):
         tries = ({'max_num_seqs':n},) if n>0 else ()
         yield Draft('error','mamba-blocks', f'max_num_seqs ({S}) exceeds available Mamba cache blocks ({n}). Each decode sequence requires one Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs to at most {n} or increase gpu_memory_utilization.', tries)
 
