@@ -5,27 +5,25 @@
 # %% ../nbs/42_optimizer.ipynb #c002
 from __future__ import annotations
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 import numpy as np
-from .units import GiB, gib, real, show_bytes
-from .defaults import capture_sizes
+from .units import real, show_bytes
 from .engine import AutotuningParameters, Engine
-from .kv_cache import kv_plan
 from .layers import MoE
 from .serving import Percentiles, Prediction, predict
-from .screen import curve, demand, lengths, steady
-from .validation import attentions, heads, refusal
-from .weights import weight_bytes
+from .screen import curve, demand, steady
+from .validation import refusal
+from .memory import memory
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['LATENCIES', 'ALLOW', 'OBJECTIVES', 'SLO', 'slo_of', 'Broken', 'figure', 'bound', 'broken', 'Family', 'layouts_of',
-           'families', 'flags_grid', 'Table', 'table', 'Candidate', 'share', 'candidate', 'scores', 'Why', 'Rejected',
-           'Plan', 'search']
+__all__ = ['ENGINE', 'PARAMS', 'LATENCIES', 'ALLOW', 'OBJECTIVES', 'SLO', 'slo_of', 'Broken', 'figure', 'bound', 'broken',
+           'Family', 'layouts_of', 'families', 'flags_grid', 'Table', 'table', 'Candidate', 'share', 'candidate',
+           'scores', 'Why', 'Rejected', 'Plan', 'search']
 
 # %% ../nbs/42_optimizer.ipynb #c005
+ENGINE,PARAMS = Engine(),AutotuningParameters()  # nothing set, nothing corrected
 LATENCIES = ('ttft_ms','tpot_ms','itl_ms','e2e_ms')
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +102,6 @@ def broken(
     return tuple(out)
 
 # %% ../nbs/42_optimizer.ipynb #c009
-try: from vllm_tuner.memory import memory
-except ImportError:
-    @dataclass(frozen=True, slots=True)
-    class Memory:
-        "The ledger, about"
-        total:int; requested:int; weights:int; activation:int; non_torch:int; cuda_graph:int; kv_cache:int; plan:object
-    def memory(arch, device, engine, params=AutotuningParameters()):
-        "The ledger, about"
-        e = engine.resolve(arch, device)
-        w = max(weight_bytes(arch,e and device,e,r) for r in range(e.pipeline_parallel_size))
-        act = max(e.max_num_batched_tokens*arch.hidden*12, min(e.max_num_seqs,e.max_num_batched_tokens)*arch.vocab*15)
-        graphs = len(e.cudagraph_capture_sizes)*12*2**20 + (2**28 if e.cudagraph_capture_sizes else 0)
-        requested,non = int(device.memory*e.gpu_memory_utilization), int(.3*GiB)+(GiB//2 if e.tensor_parallel_size>1 else 0)
-        kv = requested-w-act-graphs-non
-        return Memory(device.memory, requested, w, act, non, graphs, kv, kv_plan(arch,device,e,max(0,kv)))
-
-# %% ../nbs/42_optimizer.ipynb #c011
 ALLOW = ('layout','kv_cache_dtype','quantized','eager')
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +158,7 @@ def flags_grid(
             'max_num_batched_tokens': _sizes(engine,'max_num_batched_tokens',(None,*[t for t in (512,1024,2048,4096,8192,16384,32768) if t!=e.max_num_batched_tokens])),
             'max_cudagraph_capture_size': (engine.max_cudagraph_capture_size,) if engine.cudagraph_capture_sizes or engine.max_cudagraph_capture_size or engine.enforce_eager else (None,*[s for s in (32,64,128,256,512,1024) if s!=e.max_cudagraph_capture_size])}
 
-# %% ../nbs/42_optimizer.ipynb #c013
+# %% ../nbs/42_optimizer.ipynb #c011
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     "Every configuration of a family, one array element each"
@@ -232,7 +213,7 @@ def table(
 
 def _beside(m): return m.weights+m.activation+m.non_torch
 
-# %% ../nbs/42_optimizer.ipynb #c015
+# %% ../nbs/42_optimizer.ipynb #c013
 @dataclass(frozen=True, slots=True)
 class Candidate:
     "One configuration, worked out"
@@ -275,8 +256,8 @@ def candidate(
     device,                    # `Device`
     engine:Engine,             # flags
     workload:WorkloadProfile,  # the whole of it
-    slo:SLO=SLO(),             # what must hold
-    params:AutotuningParameters=AutotuningParameters(),
+    slo:SLO|None=None,           # what must hold
+    params:AutotuningParameters=PARAMS,
     replicas:int=1,            # servers
 )->Candidate:
     "Ledger, verdict and prediction of one configuration"
@@ -289,9 +270,9 @@ def candidate(
     e = engine.resolve(arch, device)
     p = predict(arch, device, engine, share(workload,replicas), m.plan.kv_tokens)
     n = replicas*min(e.max_num_seqs, m.plan.kv_tokens/demand(workload).held)
-    return Candidate(arch, engine, replicas, m, p, '', broken(slo, p, n, m.plan.max_model_len, replicas), n)
+    return Candidate(arch, engine, replicas, m, p, '', broken(slo or SLO(), p, n, m.plan.max_model_len, replicas), n)
 
-# %% ../nbs/42_optimizer.ipynb #c017
+# %% ../nbs/42_optimizer.ipynb #c015
 OBJECTIVES = ('score','throughput','latency','goodput','cost')
 
 def scores(
@@ -310,7 +291,7 @@ def scores(
     if target=='latency': return params.latency_graph_weight*coverage*lat/np.maximum(latency,1e-9) + params.latency_batch_weight*batch/max(bat,1e-9)
     return params.throughput_batch_weight*throughput/max(thr,1e-9) + params.throughput_graph_weight*coverage
 
-# %% ../nbs/42_optimizer.ipynb #c020
+# %% ../nbs/42_optimizer.ipynb #c018
 @dataclass(frozen=True, slots=True)
 class Why:
     "One flag of the choice, and its reason"
@@ -371,7 +352,7 @@ class Plan:
 
     def __repr__(self): return '\n'.join([f'Plan({self.model} on {self.device.name}: {self.engine})', *('  '+n for n in self.notes()), *(f'  binds: {b}' for b in self.binds)])
 
-# %% ../nbs/42_optimizer.ipynb #c021
+# %% ../nbs/42_optimizer.ipynb #c019
 def _rank(c:Candidate, objective, params, target, best):
     "Objective of a simulated candidate"
     p = c.prediction
@@ -388,10 +369,9 @@ def _excess(c:Candidate)->float:
 
 def _order(c:Candidate): return (c.prediction is None, _excess(c), -round(c.score,3), len(c.engine.changed()))
 
-# %% ../nbs/42_optimizer.ipynb #c022
+# %% ../nbs/42_optimizer.ipynb #c020
 def _shortlist(tables, objective, params, target, slo, n):
     "The most promising configurations of all families, at several degrees of caution"
-    from itertools import chain
     thr = [t.state.rate*t.family.replicas for t in tables]
     best = (max(float(np.max(np.where(t.fits,x,0))) for t,x in zip(tables,thr)), min(float(np.min(np.where(t.fits,t.state.ttft+t.state.tpot,np.inf))) for t in tables), max(float(np.max(t.state.cap)) for t in tables))
     limits = {k.partition('.')[0]:v/1e3 for k,v in slo.limits}
@@ -406,7 +386,7 @@ def _shortlist(tables, objective, params, target, slo, n):
             for i in np.argsort(-v)[:n]:
                 if v[i]>-1: picks.append((float(v[i]),t,int(i)))
     seen,out = set(),[]
-    for v,t,i in sorted(picks, key=lambda x:-x[0]):
+    for _,t,i in sorted(picks, key=lambda x:-x[0]):
         if (key:=(id(t),i)) not in seen: seen.add(key); out.append((t,i))
     return out[:3*n]
 
@@ -414,8 +394,8 @@ def search(
     arch,                          # `ModelArch`
     device,                        # `Device`
     workload:WorkloadProfile,      # what it is asked
-    engine:Engine=Engine(),        # flags that are set already: they stay
-    params:AutotuningParameters=AutotuningParameters(), # corrections, bounds, weights
+    engine:Engine=ENGINE,        # flags that are set already: they stay
+    params:AutotuningParameters=PARAMS, # corrections, bounds, weights
     objective:str='score',         # of `OBJECTIVES`
     slo=None,                      # `SLO` or mapping of limits
     gpus:int|None=None,            # GPUs of one machine, `None` for those that the engine names
