@@ -200,12 +200,12 @@ def _skip(words:list[str])->tuple[tuple,list[str]]:
 
 # %% ../nbs/17_flags.ipynb #c019
 def _pairs(words:list[str], version:str):
-    "Words as (flag, value), a leading model as ('model', word); dotted keys become JSON"
-    i,dotted = 0,{}
+    "Words as (flag, value), the first bare word as ('model', word); dotted keys become JSON"
+    i,dotted,named = 0,{},False
     while i<len(words):
         w = words[i]; i += 1
         if w in ('--','\\'): continue
-        if not w.startswith('-') or re.fullmatch(r'-\d.*', w): yield ('model', w) if i==1 else ('', w); continue
+        if not w.startswith('-') or re.fullmatch(r'-\d.*', w): yield ('', w) if named else ('model', w); named = True; continue
         if re.fullmatch(r'-O\d', w): yield 'optimization-level', w[2:]; continue
         flag,eq,value = w.partition('=')
         flag,*path = flag.split('.')
