@@ -7,13 +7,14 @@ from __future__ import annotations
 import argparse, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from .report import Notes, Page, Table, as_json, cache, console, ledger, notes, number, plain, rates, times
+from .report import Code, Notes, Page, Table, as_json, cache, console, ledger, notes, number, plain, rates, times
 from .units import gib, human_int, real, show_bytes, show_count
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Ask', 'Answer', 'Parser', 'read_file', 'is_file', 'local_gpu', 'card', 'server', 'Subject', 'subject',
            'profile', 'workload', 'describe', 'command', 'ledger_page', 'memory_data', 'memory', 'prediction_data',
-           'prediction_page', 'predict', 'models', 'gpus', 'check', 'parser', 'asked', 'run', 'main']
+           'prediction_page', 'predict', 'models', 'gpus', 'limits', 'plan_of', 'reasons', 'versus', 'plan_notes',
+           'plan', 'check', 'parser', 'asked', 'run', 'main']
 
 # %% ../nbs/62_cli.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ _OPTIONS = {
             ('--vllm-version',dict(metavar='V',help='release whose rules apply (0.33.0)')),
             ('--usage',dict(choices=('serve','llm'),default='serve',help='the server, or the offline class `LLM`')),
             ('--profile',dict(metavar='FILE',help='corrections fitted to your machine by `vllm-tuner log --save`'))),
+    'goal':(('--slo',dict(metavar='LIMIT',action='append',default=[],help='a limit in ms such as ttft.p99=500 or tpot=40; may be repeated')),
+            ('--confidence',dict(metavar='P',default='0.8',help='share of cases in which each limit must hold (0.8)')),
+            ('--objective',dict(metavar='NAME',default='score',help='score, throughput, latency, goodput or cost (score)')),
+            ('--gpus',dict(metavar='N',help='GPUs of the machine: the layout is chosen too, unless -tp and the like say it')),
+            ('--allow',dict(metavar='WHAT',action='append',default=[],help='what may change besides: layout, kv_cache_dtype, quantized, eager'))),
     'work':(('--workload',dict(metavar='NAME',help='chatbot, batch_inference, interactive, or a file with requests')),
             ('--input-len',dict(metavar='N',help='prompt tokens, mean')), ('--output-len',dict(metavar='N',help='answer tokens, mean')),
             ('--rate',dict(metavar='R',help='requests per second')), ('--users',dict(metavar='N',help='requests in flight at most')), ('--requests',dict(metavar='N',help='requests of the run'))),
@@ -242,6 +248,77 @@ def gpus(ask:Ask)->Answer:
     return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','memory','bandwidth','16 bit','8 bit','link','capability'), tuple(rows), align='lrrrrlr'),), 'memory as the driver reports it, TFLOP/s dense'), hits)
 
 # %% ../nbs/62_cli.ipynb #c018
+def limits(ask:Ask): # `SLO`
+    "The limits that `--slo` names; `ttft` stands for `ttft_ms`"
+    from vllm_tuner.optimizer import SLO
+    pairs = [w.partition('=') for text in ask.opt.slo for w in text.split(',')]
+    if (bad := next((k for k,eq,v in pairs if not (eq and v)),None)) is not None: raise ValueError(f'--slo is {bad[:40]!r}; write a limit in milliseconds such as ttft.p99=500 or tpot=40')
+    name = lambda k: '.'.join([h if (h:=k.split('.')[0]).endswith('_ms') else h+'_ms', *k.split('.')[1:]])
+    return SLO(tuple((name(k.strip()),real(v,f'--slo {k}',1e-9,1e12,'give milliseconds')) for k,_,v in pairs), real(ask.opt.confidence,'--confidence',.5,.999,'use 0.5 for the bare prediction'))
+
+def plan_of(ask:Ask, s:Subject, w): # `Plan`
+    "The search that the options describe"
+    from vllm_tuner.optimizer import search
+    allow,e = tuple(a.strip() for text in ask.opt.allow for a in text.split(',') if a.strip()),s.engine
+    gpus = ask.opt.gpus and human_int(ask.opt.gpus,'--gpus')
+    if gpus and gpus<1: raise ValueError(f'--gpus is {gpus} but must be at least 1')
+    if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
+    return search(*s.nouns[:2], w, e, s.params, ask.opt.objective, limits(ask), gpus, allow)
+
+# %% ../nbs/62_cli.ipynb #c019
+def reasons(plan)->Table:
+    "Each flag that was chosen, and why"
+    from vllm_tuner.flags import to_flags
+    from vllm_tuner.engine import Engine
+    rows = tuple((' '.join(to_flags(replace(Engine(vllm_version=plan.engine.vllm_version),**{y.flag:y.value}))), '; '.join(t for t in (y.text, y.lower and f'lower: {y.lower}', y.higher and f'higher: {y.higher}') if t)) for y in plan.why)
+    return Table('What to set', ('',)*2, rows or (("vLLM's defaults",'no flag that was tried buys a hundredth'),), align='cl')
+
+def versus(plan)->Table|None:
+    "The choice beside vLLM's defaults"
+    b,p,n = plan.baseline,plan.prediction,plan.replicas
+    if b is None or not b.prediction: return None
+    q = b.prediction
+    rows = [('output tokens/s', number(q.output_tokens_per_second*b.replicas), number(p.output_tokens_per_second*n))] + [(name, number(getattr(getattr(q,f),s)), number(getattr(getattr(p,f),s))) for name,f,s in (('first token p90, ms','ttft_ms','p90'),('next token, ms','tpot_ms','mean'),('whole answer, ms','e2e_ms','mean'))]
+    rows += [('tokens in the cache', f'{b.memory.plan.kv_tokens:,}', f'{plan.memory.plan.kv_tokens:,}')]
+    return Table('Against the configuration as given', ('','as given','planned'), tuple(rows), align='lrr')
+
+def plan_notes(plan, found)->Notes:
+    "Limits that do not hold, findings, what binds, what would help"
+    rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken]
+    return replace(n:=notes(found), rows=(*rows, *n.rows, *(('',f'what binds: {b}','') for b in plan.binds), *(('',f'what would help: {o}','') for o in plan.offers)))
+
+# %% ../nbs/62_cli.ipynb #c020
+@command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
+def plan(ask:Ask)->Answer:
+    "the best flags for a workload, with memory, speed, reasons and the command to run"
+    from vllm_tuner.deploy import serve
+    from vllm_tuner.validation import check as checked
+    s,w = subject(ask),workload(ask)
+    p = plan_of(ask, s, w)
+    if p.engine is None: return _no_plan(ask, s, p)
+    found = checked(p.arch, p.device, p.engine, _available(p.memory))
+    line = serve(replace(p, model=s.name if p.arch==s.arch else p.model))
+    t = replace(s, engine=p.engine)
+    blocks = (*ledger_page(t,p.memory), reasons(p), versus(p) if p.why else None, *prediction_page(p.prediction), plan_notes(p,found), Code('Run it', _wrapped(p, s)))
+    data = dict(model=s.name, gpu=s.device.name, gpus=p.replicas*p.engine.world_size*p.engine.data_parallel_size, replicas=p.replicas, vllm_version=ask.version, workload=describe(w), fits=True, met=p.met, memory=memory_data(p.memory),
+                flags=[dict(flag=y.flag, value=plain(y.value), default=plain(y.default), why=y.text, lower=y.lower, higher=y.higher) for y in p.why], prediction=prediction_data(p.prediction), findings=plain(found),
+                broken=[str(b) for b in p.broken], binds=list(p.binds), offers=list(p.offers), command=line)
+    return Answer(Page(t.title, blocks, f'{describe(w)}; vLLM {ask.version}'), data, int(not p.met or _refused(found)))
+
+def _wrapped(p, s)->str:
+    "The command, broken at flags where it would be wider than the terminal"
+    from vllm_tuner.deploy import serve
+    return serve(replace(p, model=s.name if p.arch==s.arch else p.model), wrap=min(console().width,120))
+
+def _no_plan(ask:Ask, s:Subject, p)->Answer:
+    "Nothing fits: what is short, and what would help"
+    base = memory(ask)
+    more = plan_notes(p, ())
+    reasons_ = Notes('Turned down', tuple(('',str(r),'') for r in p.rejected[:4]))
+    data = {**base.data, 'fits':False, 'met':False, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers)}
+    return Answer(replace(base.page, blocks=(*base.page.blocks, reasons_, replace(more,title='What would help'))), data, 1)
+
+# %% ../nbs/62_cli.ipynb #c022
 def _servers(ask:Ask): # list of `Command`
     "Every server that the words, the file or the command behind `--` describe"
     from vllm_tuner.flags import read_command
@@ -277,7 +354,7 @@ def _findings(s:Subject, ledger_of, checked):
     first = checked(*s.nouns)
     return first if _refused(first) else checked(*s.nouns, _available(ledger_of(*s.nouns, s.params)))
 
-# %% ../nbs/62_cli.ipynb #c020
+# %% ../nbs/62_cli.ipynb #c024
 def parser()->Parser:
     "The parser of every command"
     p = Parser(prog='vllm-tuner', description='What vLLM will do with your GPU: memory, speed and the best flags, with no GPU and no engine.', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -297,7 +374,7 @@ def asked(argv)->Ask:
     opt,words = parser().parse_known_args(argv[:cut])
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
-# %% ../nbs/62_cli.ipynb #c021
+# %% ../nbs/62_cli.ipynb #c025
 def run(argv)->int: # exit code
     "One command: errors become a sentence"
     wants_json = '--json' in argv
@@ -318,7 +395,7 @@ def _version()->str:
     from vllm_tuner import __version__
     return f'vllm-tuner {__version__}'
 
-# %% ../nbs/62_cli.ipynb #c022
+# %% ../nbs/62_cli.ipynb #c026
 def main(
     argv=None, # words, `None` for those of the process
 )->int:        # exit code
@@ -335,5 +412,5 @@ def main(
         return 0
     except KeyboardInterrupt: return 130
 
-# %% ../nbs/62_cli.ipynb #c023
+# %% ../nbs/62_cli.ipynb #c027
 if __name__=='__main__' and 'ipykernel' not in sys.modules and 'execnb' not in sys.modules: sys.exit(main())
