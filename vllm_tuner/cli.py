@@ -7,14 +7,14 @@ from __future__ import annotations
 import argparse, sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from .report import Code, Notes, Page, Table, as_json, cache, console, ledger, notes, number, plain, rates, times
+from .page import Notes, Page, Table, console
+from .report import as_json, cache, describe, ledger, memory_data, notes, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
 from .units import gib, human_int, real, show_bytes, show_count
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Ask', 'Answer', 'Parser', 'read_file', 'is_file', 'local_gpu', 'card', 'server', 'Subject', 'subject',
-           'profile', 'workload', 'describe', 'command', 'ledger_page', 'memory_data', 'memory', 'prediction_data',
-           'prediction_page', 'predict', 'models', 'gpus', 'limits', 'plan_of', 'reasons', 'versus', 'plan_notes',
-           'plan', 'check', 'parser', 'asked', 'run', 'main']
+           'profile', 'workload', 'command', 'memory', 'predict', 'models', 'gpus', 'limits', 'plan_of', 'plan',
+           'check', 'parser', 'asked', 'run', 'main']
 
 # %% ../nbs/62_cli.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -154,11 +154,6 @@ def workload(ask:Ask, default:str='chatbot'): # `WorkloadProfile`
         return replace(from_trace(name), **more)
     return WorkloadProfile.create_synthetic(name.replace('-','_'), **more)
 
-def describe(w)->str:
-    "A workload in a line"
-    pace = f'{number(w.requests_per_second)} requests/s' if w.requests_per_second else f'{w.max_concurrency:,} users' if w.max_concurrency else 'all at once'
-    return f"{w.name or 'workload'}: {pace}, {w.input_length_distribution.mean:,.0f} tokens in, {w.output_length_distribution.mean:,.0f} out"
-
 # %% ../nbs/62_cli.ipynb #c013
 COMMANDS = {} # name -> (function, usage, groups, own options, example)
 
@@ -173,18 +168,6 @@ def command(
     return put
 
 # %% ../nbs/62_cli.ipynb #c014
-def ledger_page(s:Subject, m):
-    "The blocks about memory"
-    e = m.engine
-    n = e.world_size
-    return (ledger(m, 'Memory of each GPU' if n>1 else 'Memory of the GPU', f'{gib(m.requested):.2f} of {gib(m.total):.2f} GiB are the budget ({e.gpu_memory_utilization:.0%}), 90 % range'), cache(m.plan, e.max_model_len) if m.kv_cache>0 else None)
-
-def memory_data(m)->dict:
-    "The ledger as data"
-    terms = ('weights','activation','non_torch','cuda_graph','kv_cache')
-    return dict(total=m.total, requested=m.requested, **{k:dict(bytes=getattr(m,k), gib=round(gib(getattr(m,k)),3), share=round(getattr(m,k)/m.total,4), interval=list(m.interval(k))) for k in terms},
-                kv_tokens=m.plan.kv_tokens, num_blocks=m.plan.num_blocks, block_size=m.plan.block_size, max_concurrency=m.plan.max_concurrency, max_model_len=m.engine.max_model_len)
-
 @command('MODEL --gpu GPU [flags of vllm serve]', 'vllm-tuner memory Qwen/Qwen3-32B --gpu H100 -tp 2 --max-model-len 16384', 'card')
 def memory(ask:Ask)->Answer:
     "where every GiB of the card goes, and how many tokens the KV cache holds"
@@ -194,25 +177,13 @@ def memory(ask:Ask)->Answer:
     m = ledger_of(*s.nouns, s.params)
     found = checked(*s.nouns, _available(m))
     data = dict(model=s.name, gpu=s.device.name, vllm_version=ask.version, fits=m.fits, memory=memory_data(m), findings=plain(found))
-    return Answer(Page(s.title, (*ledger_page(s,m), notes(found)), f'vLLM {ask.version}'), data, int(not m.fits or _refused(found)))
+    return Answer(Page(s.title, (ledger(m), cache(m), notes(found)), f'vLLM {ask.version}'), data, int(not m.fits or _refused(found)))
 
 def _available(m): return tuple(s.available for s in m.per_stage) if not m.engine.kv_cache_memory_bytes else m.engine.kv_cache_memory_bytes
 
 def _refused(found): return any(f.level=='error' for f in found)
 
 # %% ../nbs/62_cli.ipynb #c015
-def prediction_data(p)->dict:
-    "A prediction as data"
-    span = lambda k: list(p.interval(k))
-    flat = {k:dict(value=getattr(p,k), interval=span(k)) for k in ('requests_per_second','output_tokens_per_second','total_tokens_per_second')}
-    late = {k:dict(**plain(getattr(p,k)), interval=span(k)) for k in ('ttft_ms','tpot_ms','itl_ms','e2e_ms')}
-    return {**flat, **late, **{k:getattr(p,k) for k in ('concurrency','kv_use','preemptions','graph_coverage','saturated')}, 'notes':list(p.notes)}
-
-def prediction_page(p):
-    "The blocks about speed"
-    more = [('note',n,'') for n in p.notes] + ([('warning','requests arrive faster than they can be served: the queue grows without end','')] if p.saturated else [])
-    return (rates(p), times(p), Notes('', tuple(more)))
-
 @command('MODEL --gpu GPU [--workload NAME] [flags of vllm serve]', 'vllm-tuner predict Qwen/Qwen3-8B --gpu L40S --input-len 1000 --output-len 200 --users 32', 'card', 'work')
 def predict(ask:Ask)->Answer:
     "how fast a configuration serves a workload"
@@ -223,7 +194,7 @@ def predict(ask:Ask)->Answer:
     if not m.fits: return memory(ask)
     p = predicted(*s.nouns, w, m.plan.kv_tokens)
     data = dict(model=s.name, gpu=s.device.name, vllm_version=ask.version, workload=describe(w), prediction=prediction_data(p))
-    return Answer(Page(s.title, prediction_page(p), describe(w)), data, int(p.saturated))
+    return Answer(Page(s.title, speed(p), describe(w)), data, int(p.saturated))
 
 # %% ../nbs/62_cli.ipynb #c016
 @command('[WORDS]', 'vllm-tuner models qwen3')
@@ -266,28 +237,6 @@ def plan_of(ask:Ask, s:Subject, w): # `Plan`
     return search(*s.nouns[:2], w, e, s.params, ask.opt.objective, limits(ask), gpus, allow)
 
 # %% ../nbs/62_cli.ipynb #c019
-def reasons(plan)->Table:
-    "Each flag that was chosen, and why"
-    from vllm_tuner.flags import to_flags
-    from vllm_tuner.engine import Engine
-    rows = tuple((' '.join(to_flags(replace(Engine(vllm_version=plan.engine.vllm_version),**{y.flag:y.value}))), '; '.join(t for t in (y.text, y.lower and f'lower: {y.lower}', y.higher and f'higher: {y.higher}') if t)) for y in plan.why)
-    return Table('What to set', ('',)*2, rows or (("vLLM's defaults",'no flag that was tried buys a hundredth'),), align='cl')
-
-def versus(plan)->Table|None:
-    "The choice beside vLLM's defaults"
-    b,p,n = plan.baseline,plan.prediction,plan.replicas
-    if b is None or not b.prediction: return None
-    q = b.prediction
-    rows = [('output tokens/s', number(q.output_tokens_per_second*b.replicas), number(p.output_tokens_per_second*n))] + [(name, number(getattr(getattr(q,f),s)), number(getattr(getattr(p,f),s))) for name,f,s in (('first token p90, ms','ttft_ms','p90'),('next token, ms','tpot_ms','mean'),('whole answer, ms','e2e_ms','mean'))]
-    rows += [('tokens in the cache', f'{b.memory.plan.kv_tokens:,}', f'{plan.memory.plan.kv_tokens:,}')]
-    return Table('Against the configuration as given', ('','as given','planned'), tuple(rows), align='lrr')
-
-def plan_notes(plan, found)->Notes:
-    "Limits that do not hold, findings, what binds, what would help"
-    rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken]
-    return replace(n:=notes(found), rows=(*rows, *n.rows, *(('',f'what binds: {b}','') for b in plan.binds), *(('',f'what would help: {o}','') for o in plan.offers)))
-
-# %% ../nbs/62_cli.ipynb #c020
 @command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
 def plan(ask:Ask)->Answer:
     "the best flags for a workload, with memory, speed, reasons and the command to run"
@@ -297,18 +246,10 @@ def plan(ask:Ask)->Answer:
     p = plan_of(ask, s, w)
     if p.engine is None: return _no_plan(ask, s, p)
     found = checked(p.arch, p.device, p.engine, _available(p.memory))
-    line = serve(replace(p, model=s.name if p.arch==s.arch else p.model))
-    t = replace(s, engine=p.engine)
-    blocks = (*ledger_page(t,p.memory), reasons(p), versus(p) if p.why else None, *prediction_page(p.prediction), plan_notes(p,found), Code('Run it', _wrapped(p, s)))
-    data = dict(model=s.name, gpu=s.device.name, gpus=p.replicas*p.engine.world_size*p.engine.data_parallel_size, replicas=p.replicas, vllm_version=ask.version, workload=describe(w), fits=True, met=p.met, memory=memory_data(p.memory),
-                flags=[dict(flag=y.flag, value=plain(y.value), default=plain(y.default), why=y.text, lower=y.lower, higher=y.higher) for y in p.why], prediction=prediction_data(p.prediction), findings=plain(found),
-                broken=[str(b) for b in p.broken], binds=list(p.binds), offers=list(p.offers), command=line)
-    return Answer(Page(t.title, blocks, f'{describe(w)}; vLLM {ask.version}'), data, int(not p.met or _refused(found)))
-
-def _wrapped(p, s)->str:
-    "The command, broken at flags where it would be wider than the terminal"
-    from vllm_tuner.deploy import serve
-    return serve(replace(p, model=s.name if p.arch==s.arch else p.model), wrap=min(console().width,120))
+    p = replace(p, model=s.name) if p.arch==s.arch else p
+    head = dict(model=p.model, gpu=s.device.name, vllm_version=ask.version)
+    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120))), f'{describe(w)}; vLLM {ask.version}')
+    return Answer(page, {**head, **plan_data(p, found, serve(p))}, int(not p.met or _refused(found)))
 
 def _no_plan(ask:Ask, s:Subject, p)->Answer:
     "Nothing fits: what is short, and what would help"
@@ -318,7 +259,7 @@ def _no_plan(ask:Ask, s:Subject, p)->Answer:
     data = {**base.data, 'fits':False, 'met':False, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers)}
     return Answer(replace(base.page, blocks=(*base.page.blocks, reasons_, replace(more,title='What would help'))), data, 1)
 
-# %% ../nbs/62_cli.ipynb #c022
+# %% ../nbs/62_cli.ipynb #c021
 def _servers(ask:Ask): # list of `Command`
     "Every server that the words, the file or the command behind `--` describe"
     from vllm_tuner.flags import read_command
@@ -354,7 +295,7 @@ def _findings(s:Subject, ledger_of, checked):
     first = checked(*s.nouns)
     return first if _refused(first) else checked(*s.nouns, _available(ledger_of(*s.nouns, s.params)))
 
-# %% ../nbs/62_cli.ipynb #c024
+# %% ../nbs/62_cli.ipynb #c023
 def parser()->Parser:
     "The parser of every command"
     p = Parser(prog='vllm-tuner', description='What vLLM will do with your GPU: memory, speed and the best flags, with no GPU and no engine.', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -374,7 +315,7 @@ def asked(argv)->Ask:
     opt,words = parser().parse_known_args(argv[:cut])
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
-# %% ../nbs/62_cli.ipynb #c025
+# %% ../nbs/62_cli.ipynb #c024
 def run(argv)->int: # exit code
     "One command: errors become a sentence"
     wants_json = '--json' in argv
@@ -395,7 +336,7 @@ def _version()->str:
     from vllm_tuner import __version__
     return f'vllm-tuner {__version__}'
 
-# %% ../nbs/62_cli.ipynb #c026
+# %% ../nbs/62_cli.ipynb #c025
 def main(
     argv=None, # words, `None` for those of the process
 )->int:        # exit code
@@ -412,5 +353,5 @@ def main(
         return 0
     except KeyboardInterrupt: return 130
 
-# %% ../nbs/62_cli.ipynb #c027
+# %% ../nbs/62_cli.ipynb #c026
 if __name__=='__main__' and 'ipykernel' not in sys.modules and 'execnb' not in sys.modules: sys.exit(main())
