@@ -214,6 +214,17 @@ def links():
     if broken: sys.exit(f'{len(broken)} broken links:\n' + '\n'.join(sorted(set(broken))[:40]))
 
 
+def accessible():
+    "What Sphinx leaves out for readers without a mouse or a screen: levels of captions, scrollable code that takes the focus"
+    for page in OUT.rglob('*.html'):
+        text = page.read_text(encoding='utf-8')
+        text = text.replace('class="caption" role="heading"', 'class="caption" role="heading" aria-level="2"')
+        text = text.replace('<summary aria-label="Toggle hidden content">', '<summary>')
+        text = re.sub(r'<pre(?![^>]*tabindex)', '<pre tabindex="0"', text)
+        text = re.sub(r'<div class="(table-wrapper[^"]*|cell_output[^"]*|output [^"]*)"(?![^>]*tabindex)', r'<div class="\1" tabindex="0"', text)
+        page.write_text(text, encoding='utf-8')
+
+
 def main():
     ask = argparse.ArgumentParser(description='Build README.md and the site')
     ask.add_argument('--readme', action='store_true', help='README.md alone')
@@ -224,6 +235,7 @@ def main():
     shutil.rmtree(OUT, ignore_errors=True)
     subprocess.run([sys.executable, '-m', 'sphinx', '-b', 'html', '-W', '--keep-going', '-q', '-c', str(ROOT/'docs'), str(SRC), str(OUT)], check=True)
     if (ROOT/'docs'/'live'/'build.py').exists(): subprocess.run([sys.executable, str(ROOT/'docs'/'live'/'build.py'), str(OUT)], check=True)
+    accessible()
     links()
     print(f'{len(list(OUT.rglob("*.html")))} pages in {OUT.name}/, every internal link checked')
 
