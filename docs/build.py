@@ -89,7 +89,7 @@ def linked(text, symbols, here):
 
 def page_links(text):
     "Links from one notebook to another point at its page"
-    page = lambda m: f'{m[1]}{m[2]}.html{m[3] or ""}'
+    page = lambda m: f'{m[1]}{m[2]}.ipynb{m[3] or ""}'
     return re.sub(r'(\]\([^)#\s]*?)(?:\d+[a-z]?_)?([A-Za-z][\w-]*)\.ipynb(#[^)\s]*)?(?=\))', page, text)
 
 

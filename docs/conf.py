@@ -18,7 +18,8 @@ suppress_warnings = ['myst.header', 'mystnb.unknown_mime_type', 'misc.highlighti
 html_theme = 'furo'
 html_title = f"{cfg['title']} {cfg['version']}"
 html_static_path = ['_static']
-html_css_files = ['notebook.css']
+html_css_files = ['notebook.css', 'live/live.css']
+html_js_files = [('live/live.js', {'type': 'module'})]
 html_baseurl = cfg['doc_host']+cfg['doc_baseurl']
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {'source_repository': cfg['git_url'], 'source_branch': cfg['branch'], 'source_directory': cfg['nbs_path']+'/'}

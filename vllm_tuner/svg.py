@@ -123,13 +123,13 @@ def lines(
     box = (58.,12.,width-12.,height-60.)
     every = [y for s in series for col in (s[2],*s[4:]) for y in col]+[v for _,v in limits]
     (sx,*xs),(sy,*ys) = _scale([x for s in series for x in s[1]]+[v for _,v in marks], logx, (box[0],box[2]), None if logx else _ends(series)), _scale(every, logy, (box[3],box[1]))
-    body,legend = _axes(sx, sy, xs, ys, box, xlabel, ylabel, logx, logy),''
+    body,legend,at = _axes(sx, sy, xs, ys, box, xlabel, ylabel, logx, logy),'',box[0]
     for i,(name,px,py,colour,*band) in enumerate(series):
         colour = colour or PALETTE[i%len(PALETTE)]
         if band: body += f'<path d="M{"L".join(f"{sx(x):.1f} {sy(y):.1f}" for x,y in [*zip(px,band[0]),*reversed(list(zip(px,band[1])))])}Z" fill="{colour}" opacity=".18"/>'
         points = ''.join(f'<circle cx="{sx(x):.1f}" cy="{sy(y):.1f}" r="3" fill="{colour}"><title>{esc(f"{name}: {show(x)}, {show(y)}")}</title></circle>' for x,y in zip(px,py))
         body += points if dots else f'<path d="M{"L".join(f"{sx(x):.1f} {sy(y):.1f}" for x,y in zip(px,py))}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        legend += rect(box[0]+i*(width-60)/max(len(series),4), height-14, 10, 10, colour)+text(box[0]+14+i*(width-60)/max(len(series),4), height-5, name)
+        legend,at = legend+rect(at, height-14, 10, 10, colour)+text(at+14, height-5, name), at+34+6.2*len(name)
     for name,v in limits: body += f'<line x1="{box[0]}" x2="{box[2]}" y1="{sy(v):.1f}" y2="{sy(v):.1f}" stroke="currentColor" stroke-dasharray="5 3"/>'+text(box[2], sy(v)-4, name, 'end')
     for name,v in marks: body += f'<line x1="{sx(v):.1f}" x2="{sx(v):.1f}" y1="{box[1]}" y2="{box[3]}" stroke="currentColor" stroke-dasharray="2 3"/>'+text(sx(v)+4, box[1]+10, name)
     return frame(width, height, body+legend, label)

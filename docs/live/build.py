@@ -48,7 +48,6 @@ def main():
     try: runtime(out)
     except (OSError, subprocess.CalledProcessError): return print('npm is not at hand: the live explorer is left out')
     package(out)
-    for f in ('live.js', 'live.css'): shutil.copy(HERE/f, out/f)
     print(f'live explorer: {sum(f.stat().st_size for f in out.rglob("*") if f.is_file())/1e6:.1f} MB')
 
 
