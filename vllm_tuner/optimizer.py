@@ -6,231 +6,52 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
-from itertools import product
 import numpy as np
-from .units import real, show_bytes
-from .engine import AutotuningParameters, Engine
-from .layers import MoE
-from .serving import Percentiles, Prediction, predict
-from .screen import curve, demand, steady
-from .validation import refusal
+from .devices import Device, devices
+from .engine import Engine
+from .goals import OBJECTIVES, SLO, Broken, bound, broken, per_million, price, scores, slo_of
 from .memory import memory
+from .screen import ALLOW, BUDGETS, PARAMS, SEQS, Family, families, lengths, margin, request_bytes, shares, table
+from .serving import predict
+from .step_time import step_time
+from .units import show_bytes
+from .validation import Fix, check, refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'PARAMS', 'LATENCIES', 'ALLOW', 'OBJECTIVES', 'SLO', 'slo_of', 'Broken', 'figure', 'bound', 'broken',
-           'Family', 'layouts_of', 'families', 'flags_grid', 'Table', 'table', 'Candidate', 'share', 'candidate',
-           'scores', 'Why', 'Rejected', 'Plan', 'search']
+__all__ = ['ENGINE', 'FLAGS', 'Candidate', 'share', 'candidate', 'Pool', 'simulate_best', 'Why', 'Rejected', 'Change', 'Plan',
+           'notes', 'effect', 'reasons', 'lean', 'bindings', 'held_context', 'shortage', 'cures', 'search', 'offers']
 
 # %% ../nbs/42_optimizer.ipynb #c005
-ENGINE,PARAMS = Engine(),AutotuningParameters()  # nothing set, nothing corrected
-LATENCIES = ('ttft_ms','tpot_ms','itl_ms','e2e_ms')
+ENGINE = Engine()  # nothing set
 
-@dataclass(frozen=True, slots=True)
-class SLO:
-    "What a plan must keep"
-    limits:tuple[tuple[str,float],...]=()  # ('ttft_ms.p99', ms) and the like; a mapping will do
-    confidence:float=.8                    # share of cases in which each must hold, .5 for the bare prediction
-    min_context:int=0                      # tokens that a request may have, at least
-    min_concurrency:float=0                # requests in flight that the cache must hold, at least
-    min_output_tokens_per_second:float=0   # generated tokens per second over all replicas, at least
-
-    def __post_init__(self):
-        pairs = tuple(dict(self.limits).items())
-        for k,v in pairs:
-            name,_,stat = k.partition('.')
-            if name not in LATENCIES or stat not in ('','mean','p50','p90','p99'): raise ValueError(f"{k[:40]!r} is no limit; write one of {', '.join(LATENCIES)}, with .p50, .p90 or .p99 behind it, such as 'ttft_ms.p99'")
-            real(v, k, 1e-9, remedy='a limit is a number of milliseconds')
-        object.__setattr__(self, 'limits', pairs)
-        real(self.confidence, 'confidence', .5, .999, 'use .5 for the bare prediction')
-        for k in ('min_context','min_concurrency','min_output_tokens_per_second'): real(getattr(self,k), k, 0)
-
-def slo_of(
-    slo,                       # `SLO`, mapping of limits, or `None`
-    workload:WorkloadProfile,  # its `latency_budget_ms` is a limit on the mean time per token
-)->SLO:
-    "Limits in one form, the workload's own budget among them"
-    s = slo if isinstance(slo,SLO) else SLO(tuple(dict(slo or {}).items()))
-    if workload.latency_budget_ms and not any(k.startswith('tpot_ms') for k,_ in s.limits): s = replace(s, limits=s.limits+(('tpot_ms',workload.latency_budget_ms),))
-    return s
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    "A limit that does not hold"
-    name:str       # the limit
-    limit:float    # what was asked
-    value:float    # what is predicted
-    bound:float    # what it may be at the confidence asked for
-
-    def __str__(self): return f'{self.name} may reach {self.bound:,.4g} (predicted {self.value:,.4g}) against a limit of {self.limit:,.4g}' if self.bound>=self.limit else f'{self.name} may be as low as {self.bound:,.4g} (predicted {self.value:,.4g}) where {self.limit:,.4g} is asked'
-
-# %% ../nbs/42_optimizer.ipynb #c006
-def figure(
-    p:Prediction, # of one server
-    name:str,     # 'ttft_ms.p99', 'tpot_ms', 'output_tokens_per_second'
-)->float:
-    "A figure of a prediction by its name"
-    head,_,stat = name.partition('.')
-    v = getattr(p, head)
-    return getattr(v, stat or 'mean') if isinstance(v,Percentiles) else v
-
-def bound(
-    p:Prediction,      # of one server
-    name:str,          # as in `figure`
-    confidence:float,  # one-sided
-    high:bool=True,    # the upper bound
-)->float:
-    "What a figure stays below (or above) with the confidence asked for"
-    if confidence<=.5 or not math.isfinite(figure(p,name)): return figure(p,name)
-    return p.interval(name, 2*confidence-1)[1 if high else 0]
-
-def broken(
-    slo:SLO,            # what must hold
-    p:Prediction,       # of one server
-    concurrency:float,  # requests of mean length that the cache holds, over all replicas
-    context:int,        # `max_model_len`
-    replicas:int=1,     # servers
-)->tuple[Broken,...]:
-    "The limits that do not hold"
-    c,out = slo.confidence,[]
-    for k,limit in slo.limits:
-        if (b:=bound(p,k,c))>limit: out.append(Broken(k, limit, figure(p,k), b))
-    if context<slo.min_context: out.append(Broken('context', slo.min_context, context, context))
-    if concurrency<slo.min_concurrency: out.append(Broken('concurrency', slo.min_concurrency, concurrency, concurrency))
-    if (b:=bound(p,'output_tokens_per_second',c,False)*replicas)<slo.min_output_tokens_per_second: out.append(Broken('output_tokens_per_second', slo.min_output_tokens_per_second, figure(p,'output_tokens_per_second')*replicas, b))
-    if p.saturated: out.append(Broken('requests_per_second', float('nan'), p.requests_per_second*replicas, p.requests_per_second*replicas))
-    return tuple(out)
-
-# %% ../nbs/42_optimizer.ipynb #c009
-ALLOW = ('layout','kv_cache_dtype','quantized','eager')
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    "Configurations that share model, layout and cache type"
-    arch:object        # `ModelArch`
-    engine:Engine      # what they share
-    replicas:int=1     # servers
-
-def _sizes(e, name, values): return (getattr(e,name),) if getattr(e,name) is not None else values
-
-def layouts_of(
-    arch,          # `ModelArch`
-    e:Engine,      # as asked
-    gpus:int,      # GPUs of one machine
-)->list[tuple[Engine,int]]: # engine, replicas
-    "Ways to use up to `gpus` GPUs of one machine"
-    out,moe = [],any(isinstance(g.ffn,MoE) for g in arch.groups)
-    sizes = [n for n in (1,2,4,8,16,32,64) if n<=gpus]
-    for tp,pp in product(sizes, (1,2,4)):
-        if tp*pp>gpus: continue
-        most = gpus//(tp*pp)
-        out += [(replace(e, tensor_parallel_size=tp, pipeline_parallel_size=pp), most)]
-        if moe and most>1 and pp==1: out += [(replace(e, tensor_parallel_size=tp, data_parallel_size=most, enable_expert_parallel=True), 1)]
-        if moe and tp>1 and pp==1: out += [(replace(e, tensor_parallel_size=tp, enable_expert_parallel=True), most)]
-    return out
-
-def families(
-    arch,               # `ModelArch`
-    device,             # `Device`
-    engine:Engine,      # as asked
-    gpus:int=1,         # GPUs of one machine
-    allow=(),           # of `ALLOW`
-    siblings=(),        # quantised re-releases, `ModelArch` each
-)->list[Family]:
-    "The layouts and types that may be tried"
-    shapes = layouts_of(arch, engine, gpus) if 'layout' in allow else [(engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))]
-    kv = ('auto','fp8') if 'kv_cache_dtype' in allow and engine.kv_cache_dtype=='auto' else (engine.kv_cache_dtype,)
-    models = (arch,*siblings) if 'quantized' in allow else (arch,)
-    return [Family(a, replace(e, kv_cache_dtype=k), n) for a in models for e,n in shapes for k in kv]
-
-def flags_grid(
-    arch,                       # `ModelArch`
-    device,                     # `Device`
-    engine:Engine,              # as asked
-    params:AutotuningParameters,# bounds
-)->dict:                        # flag -> values, what vLLM does by itself first
-    "The values each open flag may take"
-    e = engine.resolve(arch, device)
-    low,high = params.min_gpu_memory_utilization,params.max_gpu_memory_utilization
-    shares = [round(low+k*.01,2) for k in range(int(round((high-low)/.01))+1)]
-    return {'gpu_memory_utilization': _sizes(engine,'gpu_memory_utilization',(None,*[s for s in shares if s!=e.gpu_memory_utilization])),
-            'max_num_seqs': _sizes(engine,'max_num_seqs',(None,*[s for s in (1,2,4,8,16,24,32,48,64,96,128,192,256,384,512,768,1024,1536,2048) if s!=e.max_num_seqs])),
-            'max_num_batched_tokens': _sizes(engine,'max_num_batched_tokens',(None,*[t for t in (512,1024,2048,4096,8192,16384,32768) if t!=e.max_num_batched_tokens])),
-            'max_cudagraph_capture_size': (engine.max_cudagraph_capture_size,) if engine.cudagraph_capture_sizes or engine.max_cudagraph_capture_size or engine.enforce_eager else (None,*[s for s in (32,64,128,256,512,1024) if s!=e.max_cudagraph_capture_size])}
-
-# %% ../nbs/42_optimizer.ipynb #c011
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    "Every configuration of a family, one array element each"
-    family:Family      # what they share
-    grid:dict          # flag -> values
-    index:np.ndarray   # one row per flag: which value
-    kv_tokens:np.ndarray  # tokens that the cache holds, 0 where nothing is left
-    fits:np.ndarray    # one request of full length fits
-    state:object       # `Steady`
-
-    def engine(self,
-        i:int, # which
-    )->Engine:
-        "The engine of one configuration: only what differs from what was asked is set"
-        return replace(self.family.engine, **{k:v[self.index[j,i]] for j,(k,v) in enumerate(self.grid.items()) if v[self.index[j,i]] is not None})
-
-    def __len__(self): return self.index.shape[1]
-
-def _resolved(f, device, grid):
-    "What each value of each flag comes to"
-    e = f.engine.resolve(f.arch, device)
-    put = lambda **k: replace(f.engine, **{a:b for a,b in k.items() if b is not None}).resolve(f.arch, device)
-    return e, put
-
-def table(
-    f:Family,     # what they share
-    device,       # `Device`
-    d,            # `Demand` of one replica
-    params:AutotuningParameters,
-)->Table:
-    "Screen a family"
-    grid = flags_grid(f.arch, device, f.engine, params)
-    e,put = _resolved(f, device, grid)
-    U,S,T,G = (grid[k] for k in ('gpu_memory_utilization','max_num_seqs','max_num_batched_tokens','max_cudagraph_capture_size'))
-    index = np.array(np.meshgrid(*[np.arange(len(v)) for v in grid.values()], indexing='ij')).reshape(4,-1)
-    share = np.array([u or e.gpu_memory_utilization for u in U])
-    ST = [[put(max_num_seqs=s, max_num_batched_tokens=t) for t in T] for s in S]
-    SG = [[put(max_num_seqs=s, max_cudagraph_capture_size=g) for g in G] for s in S]
-    base = memory(f.arch, device, e, params)
-    other = np.array([[_beside(memory(f.arch, device, x, params)) for x in row] for row in ST])
-    graph = np.array([[memory(f.arch, device, x, params).cuda_graph for x in row] for row in SG])
-    seqs,budget = np.array([r[0].max_num_seqs for r in ST]),np.array([[x.max_num_batched_tokens for x in row] for row in ST])
-    largest = np.array([[x.max_cudagraph_capture_size or 0 for x in row] for row in SG])
-    u,s,t,g = index
-    kv = device.memory*share[u] - other[s,t] - graph[s,g]
-    per = max(1., base.plan.used_bytes/max(1,base.plan.kv_tokens)) if base.plan.kv_tokens else 1.
-    need = base.plan.needed_bytes
-    fits = (kv>=need)&(budget[s,t]>=seqs[s])
-    tokens = np.where(fits, kv/per, 0)
-    c = curve(f.arch, device, e, d, int(max(seqs)), tuple(sorted(set(budget.ravel()))))
-    return Table(f, grid, index, tokens, fits, steady(c, d, seqs[s], budget[s,t], np.maximum(tokens,1), largest[s,g]))
-
-def _beside(m): return m.weights+m.activation+m.non_torch
-
-# %% ../nbs/42_optimizer.ipynb #c013
 @dataclass(frozen=True, slots=True)
 class Candidate:
     "One configuration, worked out"
     arch:object              # `ModelArch`
     engine:Engine            # flags as they would be written
-    replicas:int             # servers
+    replicas:int             # independent servers
     memory:object            # `Memory` of the worst rank, `None` if vLLM refuses before
     prediction:object        # `Prediction` of one server, `None` if it does not start
     refused:str=''           # vLLM's sentence, '' if it starts
     broken:tuple[Broken,...]=()  # limits that do not hold
-    concurrency:float=0.     # requests of mean length that the cache and `max_num_seqs` admit, over all replicas
+    concurrency:float=0.     # requests of mean length that may be in flight, over all servers
     score:float=0.           # objective, relative to the best: higher is better
 
     @property
-    def gpus(self)->int: # GPUs of all replicas
+    def servers(self)->int: # engines that share the load
+        "Replicas times data-parallel ranks"
+        return self.replicas*self.engine.data_parallel_size
+
+    @property
+    def gpus(self)->int: # GPUs of all servers
         "GPUs that it occupies"
-        return self.replicas*self.engine.world_size*self.engine.data_parallel_size
+        return self.servers*self.engine.world_size
+
+    @property
+    def throughput(self)->float: # generated tokens per second, all servers
+        "What all servers generate"
+        return self.prediction.output_tokens_per_second*self.servers if self.prediction else 0.
 
     @property
     def sound(self)->bool:
@@ -238,71 +59,127 @@ class Candidate:
         return not self.refused and not self.broken
 
     @property
-    def throughput(self)->float: # generated tokens per second
-        "Over all replicas"
-        return self.prediction.output_tokens_per_second*self.replicas if self.prediction else 0.
+    def excess(self)->float: # 0 when every limit holds
+        "How far limits are missed"
+        return sum(b.excess for b in self.broken) if self.prediction else math.inf
 
 def share(
     w:WorkloadProfile, # the whole workload
-    replicas:int,      # servers
+    servers:int,       # engines that share it
 )->WorkloadProfile:
     "What one of several servers gets"
-    if replicas==1: return w
-    part = lambda n: n and max(1, math.ceil(n/replicas))
-    return replace(w, requests_per_second=w.requests_per_second and w.requests_per_second/replicas, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
+    part = lambda n: n and max(1, math.ceil(n/servers))
+    return w if servers==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second/servers, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
 
+# %% ../nbs/42_optimizer.ipynb #c006
 def candidate(
     arch,                      # `ModelArch`
     device,                    # `Device`
     engine:Engine,             # flags
     workload:WorkloadProfile,  # the whole of it
-    slo:SLO|None=None,           # what must hold
-    params:AutotuningParameters=PARAMS,
-    replicas:int=1,            # servers
+    slo:SLO|None=None,         # what must hold
+    params=PARAMS,             # corrections
+    replicas:int=1,            # independent servers
 )->Candidate:
-    "Ledger, verdict and prediction of one configuration"
+    "Verdict, ledger and prediction of one configuration"
     try: said = refusal(arch, device, engine)
     except ValueError as ex: said = str(ex)
     if said: return Candidate(arch, engine, replicas, None, None, said)
     m = memory(arch, device, engine, params)
-    said = refusal(arch, device, engine, m.kv_cache)
+    available = tuple(s.available for s in m.per_stage) if not engine.kv_cache_memory_bytes else m.kv_cache
+    said = refusal(arch, device, engine, available)
     if said: return Candidate(arch, engine, replicas, m, None, said)
-    e = engine.resolve(arch, device)
-    p = predict(arch, device, engine, share(workload,replicas), m.plan.kv_tokens)
-    n = replicas*min(e.max_num_seqs, m.plan.kv_tokens/demand(workload).held)
-    return Candidate(arch, engine, replicas, m, p, '', broken(slo or SLO(), p, n, m.plan.max_model_len, replicas), n)
+    e,servers = engine.resolve(arch, device), replicas*engine.data_parallel_size
+    p = predict(arch, device, engine, share(workload,servers), m.plan.kv_tokens)
+    i,o,longest = lengths(workload)
+    n = servers*min(e.max_num_seqs, m.kv_cache/request_bytes(arch, device, e, i+o/2))
+    s = slo or SLO()
+    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, servers, workload.requests_per_second), n)
 
-# %% ../nbs/42_optimizer.ipynb #c015
-OBJECTIVES = ('score','throughput','latency','goodput','cost')
+# %% ../nbs/42_optimizer.ipynb #c010
+_SCREENED = {'ttft_ms':lambda s,o: s.ttft, 'tpot_ms':lambda s,o: s.tpot, 'itl_ms':lambda s,o: s.itl, 'e2e_ms':lambda s,o: s.ttft+o*s.tpot}
 
-def scores(
-    objective:str,              # of `OBJECTIVES`
-    throughput, latency, coverage, batch, # arrays or numbers
-    gpus,                       # GPUs in use
-    params:AutotuningParameters,# weights
-    target:str='throughput',    # the workload's metric, for 'score'
-    best=None,                  # (throughput, latency, batch) to compare with
-):
-    "Higher is better; 1 is the best of the candidates"
-    thr,lat,bat = best or (np.max(throughput), np.min(latency), np.max(batch))
-    if objective in ('throughput','goodput'): return throughput/max(thr,1e-9)
-    if objective=='latency': return lat/np.maximum(latency,1e-9)
-    if objective=='cost': return (throughput/gpus)/max(thr,1e-9)
-    if target=='latency': return params.latency_graph_weight*coverage*lat/np.maximum(latency,1e-9) + params.latency_batch_weight*batch/max(bat,1e-9)
-    return params.throughput_batch_weight*throughput/max(thr,1e-9) + params.throughput_graph_weight*coverage
+class Pool:
+    "Screened families and what simulations have taught about them"
+    def __init__(self,
+        tables:list,        # `Table` of each family
+        workload:WorkloadProfile, # the whole workload
+        slo:SLO,            # what must hold
+        score,              # function of (throughput, latency, coverage, batch, gpus, best)
+    ):
+        self.tables,self.slo,self.score,self.out = tables,slo,score,lengths(workload)[1]
+        self.need = max(slo.min_context, lengths(workload)[2])
+        self.ratios = [{} for _ in tables]  # figure -> ratios of simulations, latest last
+        self.seen = {}                      # (table, row) -> `Candidate`
+        self.rows = [{'throughput':t.state.rate*self.out*t.family.servers, 'latency':t.state.ttft+self.out*t.state.tpot, **{k:_SCREENED[k.partition('.')[0]](t.state,self.out)*1e3 for k,_ in slo.limits}} for t in tables]
 
-# %% ../nbs/42_optimizer.ipynb #c018
+    def ratio(self, k:int, name:str)->float:
+        "Simulated over screened, from the latest simulations of this family, else of all"
+        own = self.ratios[k].get(name) or [r for d in self.ratios for r in d.get(name,[])]
+        return math.exp(sum(map(math.log,own[-3:]))/len(own[-3:])) if own else 1.
+
+    def best(self)->tuple:
+        "What scores are relative to"
+        rows = [(t, r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency')) for k,(t,r) in enumerate(zip(self.tables,self.rows))]
+        ok = [(t,x,l,t.why==0) for t,x,l in rows if (t.why==0).any()]
+        return (max(x[g].max() for t,x,l,g in ok), min(l[g].min() for t,x,l,g in ok), max((t.state.cap[g]*t.family.servers).max() for t,x,l,g in ok), max(x[g].max()/t.family.gpus for t,x,l,g in ok)) if ok else (1.,)*4
+
+    def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits
+        "Corrected value of every row of a family"
+        t,r = self.tables[k],self.rows[k]
+        v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, t.state.cap*t.family.servers, t.family.gpus, best) - 1e-4*t.changes
+        over = sum(np.log(np.maximum(r[n]*self.ratio(k,n)/limit, 1)) for n,limit in self.slo.limits) + np.zeros(len(t))
+        over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + 20.*t.state.saturated
+        return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
+
+# %% ../nbs/42_optimizer.ipynb #c011
+def _learn(pool:Pool, k:int, i:int, c:Candidate):
+    "Keep a simulation and its ratios"
+    pool.seen[k,i] = c
+    if not c.prediction: pool.tables[k].why[i] = 3; return
+    r,figs = pool.rows[k],{'throughput':c.throughput, 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}}
+    for n,v in figs.items():
+        if 0<v<math.inf and 0<r[n][i]<math.inf: pool.ratios[k].setdefault(n,[]).append(v/r[n][i])
+
+def simulate_best(
+    pool:Pool,        # screened families
+    work,             # (family, engine) -> `Candidate`
+    most:int=16,      # simulations at most
+    gain:float=.004,  # promise below which the search ends
+)->list[Candidate]:
+    "Simulate, correct, repeat until nothing promising is left"
+    if not pool.tables: return []
+    while len(pool.seen)<most:
+        best = pool.best()
+        vals = [pool.values(k,best) for k in range(len(pool.tables))]
+        for k,i in pool.seen: vals[k][i] = -np.inf
+        k = max(range(len(vals)), key=lambda k: vals[k].max())
+        i = int(np.argmax(vals[k]))
+        if vals[k][i]==-np.inf: break
+        known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
+        if len(pool.seen)>=3 and vals[k][i]<known+gain: break
+        _learn(pool, k, i, work(pool.tables[k].family, pool.tables[k].engine(i)))
+    return list(pool.seen.values())
+
+def _value(c:Candidate, pool:Pool, best)->float:
+    "What `Pool.values` says of a row, for a simulated candidate"
+    if not c.prediction: return -math.inf
+    return float(pool.score(c.throughput, c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.concurrency, c.gpus, best)) if not c.broken else -10-c.excess
+
+# %% ../nbs/42_optimizer.ipynb #c013
 @dataclass(frozen=True, slots=True)
 class Why:
-    "One flag of the choice, and its reason"
+    "One flag, and the reason for its value"
     flag:str          # `Engine` field
-    value:object      # what was chosen
+    value:object      # what the plan takes
     default:object    # what vLLM would take
     text:str          # what it buys
     lower:str=''      # one notch down
     higher:str=''     # one notch up
 
-    def __str__(self): return f'{self.flag} = {self.value} (default {self.default}): {self.text}' + (f'; lower: {self.lower}' if self.lower else '') + (f'; higher: {self.higher}' if self.higher else '')
+    def __str__(self):
+        notches = [f'{n}: {t}' for n,t in (('one notch down',self.lower),('one notch up',self.higher)) if t]
+        return f'{self.flag} {self.value}' + (f' (default {self.default})' if self.default!=self.value else ' (the default)') + f': {self.text}' + ''.join(f'; {n}' for n in notches)
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -311,8 +188,17 @@ class Rejected:
     count:int             # configurations
     example:Engine        # one of them
 
-    def __str__(self): return f'{self.count:,} configurations: {self.reason} (such as {self.example})'
+    def __str__(self): return f'{self.count:,} x {self.reason} (such as {self.example})'
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    "A way to make it fit, tried out"
+    fix:Fix         # fields to set; empty where it is no flag
+    text:str        # in words
+
+    def __str__(self): return self.text
+
+# %% ../nbs/42_optimizer.ipynb #c014
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     "A decision with its reasons"
@@ -322,116 +208,313 @@ class Plan:
     workload:WorkloadProfile      # what is asked
     slo:SLO                       # what must hold
     objective:str                 # of `OBJECTIVES`
-    engine:Engine|None            # the flags to write, `None` if nothing fits
-    replicas:int                  # servers
-    memory:object                 # `Memory` of the worst rank
-    prediction:object             # `Prediction` of one server
-    score:float                   # of the choice, relative to the best seen
-    broken:tuple[Broken,...]      # limits that even the choice breaks
-    concurrency:float             # requests of mean length in flight, over all replicas
+    choice:Candidate|None         # what was chosen, `None` if nothing starts
     runner_up:Candidate|None      # the second best
     baseline:Candidate            # vLLM's defaults
     why:tuple[Why,...]=()         # each flag
     binds:tuple[str,...]=()       # what keeps it from being better
     rejected:tuple[Rejected,...]=()  # what was turned down
     offers:tuple[str,...]=()      # what would help if it were allowed
-    candidates:tuple[Candidate,...]=()  # everything simulated
+    changes:tuple[Change,...]=()  # where nothing starts: the smallest changes that cure it
+    candidates:tuple[Candidate,...]=()  # everything simulated, best first
     screened:int=0                # configurations that passed the closed form
+    dollars_per_gpu_hour:float|None=None # price, `None` if unknown
+
+    @property
+    def engine(self)->Engine|None:
+        "The flags to write, `None` if nothing starts"
+        return self.choice and self.choice.engine
+
+    @property
+    def replicas(self)->int: # independent servers
+        "Servers behind one address"
+        return self.choice.replicas if self.choice else 1
+
+    @property
+    def memory(self):
+        "`Memory` of the worst rank"
+        return (self.choice or self.baseline).memory
+
+    @property
+    def prediction(self):
+        "`Prediction` of one server, `None` if nothing starts"
+        return self.choice and self.choice.prediction
+
+    @property
+    def score(self)->float:
+        "Objective of the choice relative to the best seen"
+        return self.choice.score if self.choice else 0.
+
+    @property
+    def concurrency(self)->float: # requests in flight per replica: the target of an autoscaler
+        "Requests of mean length that one replica admits"
+        return self.choice.concurrency/self.choice.replicas if self.choice else 0.
 
     @property
     def met(self)->bool:
-        "A configuration was found, and every limit holds"
-        return self.engine is not None and not self.broken
+        "Something was found, and every limit holds"
+        return self.choice is not None and not self.choice.broken
 
-    def notes(self)->tuple[str,...]: # comment lines
-        "What was predicted, for the head of a deployment file"
-        if self.engine is None: return (f'nothing fits: {self.baseline.refused}',)
-        p = self.prediction
-        return (f'predicted for {self.model} on {self.device.name}: {p.output_tokens_per_second*self.replicas:,.0f} output tokens/s, TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms',
-                f'KV cache {show_bytes(self.memory.kv_cache)} = {self.memory.plan.kv_tokens:,} tokens, {self.concurrency:,.0f} requests of this workload in flight', *map(str,self.why), *(f'limit not met: {b}' for b in self.broken))
+    @property
+    def broken(self)->tuple[Broken,...]:
+        "Limits that even the choice misses: the closest that can be met"
+        return self.choice.broken if self.choice else ()
 
-    def __repr__(self): return '\n'.join([f'Plan({self.model} on {self.device.name}: {self.engine})', *('  '+n for n in self.notes()), *(f'  binds: {b}' for b in self.binds)])
+    @property
+    def cost(self)->float|None: # dollars per million generated tokens
+        "What a million generated tokens cost, `None` where the price is unknown"
+        return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.dollars_per_gpu_hour else None
 
-# %% ../nbs/42_optimizer.ipynb #c019
-def _rank(c:Candidate, objective, params, target, best):
-    "Objective of a simulated candidate"
-    p = c.prediction
-    return replace(c, score=float(scores(objective, c.throughput, p.e2e_ms.mean, p.graph_coverage, c.concurrency, c.gpus, params, target, best)))
+# %% ../nbs/42_optimizer.ipynb #c015
+def _headline(plan:Plan)->str:
+    "The choice in one line"
+    c,p = plan.choice,plan.choice.prediction
+    lo,hi = (x*c.servers for x in p.interval('output_tokens_per_second',.8))
+    return (f'{c.throughput:,.0f} output tokens/s ({lo:,.0f} to {hi:,.0f}), TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
+            + (f', ${plan.cost:.2f} per million output tokens' if plan.cost else ''))
 
-def _best(cs):
-    "Reference values over the candidates that start"
-    ok = [c for c in cs if c.prediction]
-    return (max(c.throughput for c in ok), min(c.prediction.e2e_ms.mean for c in ok), max(c.concurrency for c in ok)) if ok else (1.,1.,1.)
+def notes(plan:Plan)->tuple[str,...]: # plain lines
+    "What a plan says, for the head of a deployment file and for the screen"
+    if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'would cure it: {c}' for c in plan.changes))
+    c,b = plan.choice,plan.baseline
+    base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {b.refused[:160]}'
+    return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base,
+            *(f'limit missed: {x}' for x in c.broken), *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
 
-def _excess(c:Candidate)->float:
-    "How far limits are broken: 0 if none is"
-    return sum(abs(math.log(max(b.bound,1e-9)/max(b.limit,1e-9))) if b.limit==b.limit else 1. for b in c.broken)
+def _lines(plan): return '\n'.join([f'Plan({plan.model} on {plan.device.name}: {plan.engine})', *('  '+n for n in notes(plan))])
 
-def _order(c:Candidate): return (c.prediction is None, _excess(c), -round(c.score,3), len(c.engine.changed()))
+def _markdown(plan): return f'**{plan.model}** on {plan.device.name}: `{plan.engine}`\n\n' + '\n'.join('- '+n for n in notes(plan))
+
+Plan.notes,Plan.__repr__,Plan._repr_markdown_ = notes,_lines,_markdown
+
+# %% ../nbs/42_optimizer.ipynb #c017
+def _moved(x:float, y:float)->str:
+    "A relative change as people say it"
+    return f'{y/x-1:+.0%}' if x>0 and math.isfinite(x) and math.isfinite(y) and abs(y/x-1)>=.01 else ''
+
+def effect(
+    c:Candidate, # from
+    d:Candidate, # to
+)->str:          # '' when nothing moves
+    "What changes between two candidates"
+    if not d.prediction: return f'does not start ({d.refused[:120]})'
+    p,q = c.prediction,d.prediction
+    figs = (('output tokens/s',c.throughput,d.throughput),('TTFT',p.ttft_ms.mean,q.ttft_ms.mean),('TPOT',p.tpot_ms.mean,q.tpot_ms.mean),('KV tokens',c.memory.plan.kv_tokens,d.memory.plan.kv_tokens))
+    said = [f'{n} {m}' for n,x,y in figs if (m:=_moved(x,y))]
+    if abs(p.graph_coverage-q.graph_coverage)>=.01: said.append(f'graph coverage {p.graph_coverage:.0%} to {q.graph_coverage:.0%}')
+    worse = [b for b in d.broken if b.name not in {x.name for x in c.broken}]
+    return ', '.join(said + [f'breaks {b.name} {b.limit:g}' for b in worse])
+
+def _notches(k:str, c:Candidate, device, params)->tuple: # lower and higher value, `None` where there is none
+    "The neighbours of a flag's value"
+    v = getattr(c.memory.engine, k)
+    grid = {'gpu_memory_utilization':[round(x,4) for x in (v-.02,v+.02) if 0<x<=1-margin(c.memory)/c.memory.total], 'max_num_seqs':SEQS, 'max_num_batched_tokens':BUDGETS, 'max_cudagraph_capture_size':(8,16,32,64,128,256,512,1024)}[k]
+    return max((x for x in grid if x<v), default=None), min((x for x in grid if x>v), default=None)
+
+FLAGS = ('gpu_memory_utilization','max_num_seqs','max_num_batched_tokens','max_cudagraph_capture_size')  # what `why` always speaks about
+
+def reasons(
+    c:Candidate,    # the choice
+    asked:Engine,   # what the user had set
+    device,         # `Device`
+    params,         # bounds
+    again,          # engine -> `Candidate`
+)->tuple[Why,...]:
+    "Each flag that was set, and the main ones that were left alone"
+    own = [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in FLAGS]
+    base,out = asked.resolve(c.arch,device),[]
+    for k in (*FLAGS,*own):
+        v,d = getattr(c.memory.engine,k),getattr(base,k)
+        if k=='max_cudagraph_capture_size' and (c.engine.cudagraph_capture_sizes or not v): continue
+        low,high = _notches(k,c,device,params) if k in FLAGS and getattr(asked,k) is None else (None,None)
+        try_ = lambda x: f'{x}: '+(effect(c, again(replace(c.engine,**{k:x}))) or 'nothing changes') if x is not None else ''
+        out.append(Why(k, v, d, _text(c, asked, k, again), try_(low), try_(high)))
+    return tuple(out)
+
+def _text(c, asked, k, again)->str:
+    "What a value buys"
+    if getattr(asked,k)==getattr(c.engine,k): return 'as asked' if getattr(asked,k) is not None else 'nothing better was found'
+    if k=='max_model_len': return 'the context that the checkpoint states does not fit; the longest that does'
+    said = effect(c, again(replace(c.engine,**{k:getattr(asked,k)})))
+    return f'without it: {said}' if said else 'kept for its neighbours'
+
+# %% ../nbs/42_optimizer.ipynb #c018
+def lean(
+    c:Candidate,    # the best of the search
+    asked:Engine,   # what the user had set
+    again,          # engine -> scored `Candidate`
+    loss:float=.01, # share of the objective that a flag must buy
+)->Candidate:
+    "Drop every flag that buys next to nothing"
+    kept = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','enable_expert_parallel','max_model_len')
+    for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in kept]:
+        d = again(replace(c.engine, **{k:getattr(asked,k)}))
+        if d.prediction and d.excess<=c.excess and d.score>=c.score*(1-loss): c = d
+    return c
+
+_PARTS = {'linear':'dense projections','experts':'experts','attention':'reading the cache','prefill':'attention of prompts','head':'the output layer','comm':'exchange between GPUs','launch':'launches and scheduling'}
+
+def bindings(
+    c:Candidate,              # the choice
+    device,                   # `Device`
+    workload:WorkloadProfile, # what is asked
+    slo:SLO,                  # what must hold
+)->tuple[str,...]:
+    "What keeps a plan from being better"
+    p,e,m = c.prediction,c.memory.engine,c.memory
+    out = [f'{k}: {bound(p,k,slo.confidence):,.4g} of {v:,.4g} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
+    held = c.servers*m.kv_cache/request_bytes(c.arch, device, e, sum(lengths(workload)[:2]))
+    if p.concurrency*c.servers>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
+    elif p.concurrency>.9*e.max_num_seqs: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
+    return (*out, _bottleneck(c, device, workload))
+
+def _bottleneck(c, device, workload)->str:
+    "What a decode step spends most on, and which resource that is: weights cost the same for twice the batch until arithmetic takes over"
+    p,e = c.prediction,c.memory.engine
+    steps = [step_time(c.arch, device, e, max(1,round(k*p.concurrency)), k*p.concurrency*held_context(workload)) for k in (1,2)]
+    top = max(_PARTS, key=lambda k: getattr(steps[0],k,0.))
+    grows = getattr(steps[1],top)/max(getattr(steps[0],top),1e-12)
+    kind = {'attention':'memory bandwidth','comm':'the links','launch':'the host','prefill':'arithmetic'}.get(top) or ('arithmetic' if grows>1.6 else 'memory bandwidth')
+    return f'{kind}: {getattr(steps[0],top)/steps[0].total:.0%} of a {1e3*steps[0].total:.1f} ms decode step is {_PARTS[top]}'
+
+def held_context(w:WorkloadProfile)->float:
+    "Tokens that a running request keeps, mean over its life"
+    i,o,_ = lengths(w)
+    return i+o/2
 
 # %% ../nbs/42_optimizer.ipynb #c020
-def _shortlist(tables, objective, params, target, slo, n):
-    "The most promising configurations of all families, at several degrees of caution"
-    thr = [t.state.rate*t.family.replicas for t in tables]
-    best = (max(float(np.max(np.where(t.fits,x,0))) for t,x in zip(tables,thr)), min(float(np.min(np.where(t.fits,t.state.ttft+t.state.tpot,np.inf))) for t in tables), max(float(np.max(t.state.cap)) for t in tables))
-    limits = {k.partition('.')[0]:v/1e3 for k,v in slo.limits}
-    picks = []
-    for caution in (1.,.8,1.3):
-        for t,x in zip(tables,thr):
-            s = t.state
-            ok = t.fits & (t.kv_tokens>0)
-            for k,v in (('ttft_ms',s.ttft),('tpot_ms',s.tpot),('itl_ms',s.itl)): ok = ok & (v<=limits.get(k,np.inf)*caution)
-            v = scores(objective, x, s.ttft+s.tpot, s.coverage, s.cap, t.family.replicas*t.family.engine.world_size, params, target, best)
-            v = np.where(ok, np.round(v,3) - 1e-3*(t.index>0).sum(0), -1)
-            for i in np.argsort(-v)[:n]:
-                if v[i]>-1: picks.append((float(v[i]),t,int(i)))
-    seen,out = set(),[]
-    for _,t,i in sorted(picks, key=lambda x:-x[0]):
-        if (key:=(id(t),i)) not in seen: seen.add(key); out.append((t,i))
-    return out[:3*n]
+def shortage(
+    c:Candidate, # one that does not start
+)->str:
+    "Which term is short of how much"
+    m = c.memory
+    if m is None: return c.refused
+    lack = m.plan.needed_bytes-m.kv_cache
+    if lack<=0: return c.refused
+    if m.kv_cache<0:
+        big = max(('weights',m.weights),('activation peak',m.activation),('CUDA graphs',m.cuda_graph),('non-torch memory',m.non_torch), key=lambda x:x[1])
+        return f'the budget of {show_bytes(m.requested)} is {show_bytes(-m.kv_cache)} short before the cache gets anything: {big[0]} alone take {show_bytes(big[1])}; one request of {m.plan.max_model_len:,} tokens wants {show_bytes(m.plan.needed_bytes)} more'
+    return f'the cache is {show_bytes(lack)} short: one request of {m.plan.max_model_len:,} tokens needs {show_bytes(m.plan.needed_bytes)} and {show_bytes(m.kv_cache)} are left of {show_bytes(m.requested)} after {show_bytes(m.weights)} of weights, {show_bytes(m.activation)} of activations, {show_bytes(m.non_torch)} outside torch and {show_bytes(m.cuda_graph)} of graphs'
+
+def _cures(c:Candidate, device, params, need:int, siblings)->list:
+    "Changes from the least painful to the most: (fields, sibling or card; words)"
+    e,m = c.memory.engine,c.memory
+    top = max(shares(m,params), default=0)
+    out = [({'gpu_memory_utilization':u}, f'a larger share of the card: --gpu-memory-utilization {u:g}') for u in sorted({round((e.gpu_memory_utilization+top)/2,2),top}) if u>e.gpu_memory_utilization]
+    out += [({'max_model_len':n}, f'a shorter context: --max-model-len {n}') for n in sorted({1<<k for k in range(8,21)}|{m.plan.estimated_max_len//1024*1024}, reverse=True) if need<=n<e.max_model_len]
+    out += [({'max_num_seqs':s,'max_num_batched_tokens':max(t,s)}, f'smaller steps: --max-num-seqs {s} --max-num-batched-tokens {max(t,s)}') for s,t in ((128,2048),(16,1024)) if s<e.max_num_seqs or t<e.max_num_batched_tokens]
+    out += [({'enforce_eager':True}, 'no CUDA graphs: --enforce-eager (slower)')] if m.cuda_graph else []
+    out += [({'kv_cache_dtype':'fp8'}, 'an 8-bit cache: --kv-cache-dtype fp8 (answers may change)')] if e.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
+    out += [(s, f'a sibling in fewer bits: {s.name}') for s in siblings]
+    out += [({'tensor_parallel_size':n}, f'more GPUs: --tensor-parallel-size {n}') for n in (2,4,8,16) if n>e.tensor_parallel_size]
+    return out + [(d, f'a larger card: {d.name} with {show_bytes(d.memory)}') for d in sorted(devices(), key=lambda d: (d.memory,-d.bandwidth)) if d.vendor==device.vendor and d.memory>1.02*device.memory and d.capability>=device.capability]
+
+def cures(
+    c:Candidate,              # one that does not start
+    device,                   # `Device`
+    workload:WorkloadProfile, # what is asked
+    slo:SLO,                  # what must hold
+    params=PARAMS,            # corrections and bounds
+    siblings=(),              # re-releases in fewer bits
+    want:int=3,               # how many
+)->tuple[Change,...]:
+    "The smallest changes that make it start, each tried out"
+    if c.memory is None: return tuple(Change(f.fix, f'{f.fix}' + (f' ({f.hint})' if f.hint else '')) for f in check(c.arch,device,c.engine) if f.level=='error' and f.fix)[:want]
+    ways,found,kinds = _cures(c, device, params, max(slo.min_context, lengths(workload)[2]), siblings),[],set()
+    def starts(*changes):
+        arch,card = next((x for x in changes if not isinstance(x,(dict,Device))), c.arch),next((x for x in changes if isinstance(x,Device)), device)
+        e = replace(c.engine, **{k:v for x in changes if isinstance(x,dict) for k,v in x.items()})
+        return not candidate(arch, card, e, workload, slo, params, c.replicas).refused
+    for how,text in ways:
+        kind = tuple(how) if isinstance(how,dict) else type(how).__name__
+        if len(found)<want and kind not in kinds and starts(how): kinds.add(kind); found.append(Change(Fix(how if isinstance(how,dict) else {}), text))
+    for n,(a,said) in enumerate(ways):
+        for b,text in ways[n+1:]:
+            if len(found)>=want: return tuple(found)
+            if isinstance(a,dict) and isinstance(b,dict) and not set(a)&set(b) and not {tuple(a),tuple(b)}&kinds and starts(a,b): kinds|={tuple(a),tuple(b)}; found.append(Change(Fix({**a,**b}), f'{said}, and {text}'))
+    return tuple(found)
+
+# %% ../nbs/42_optimizer.ipynb #c022
+def _shorter(fams:list[Family], device, params, need:int)->list[Family]:
+    "Families whose stated context does not fit anywhere, with the longest that does"
+    out = []
+    for f in fams:
+        if f.engine.max_model_len is not None: continue
+        m = memory(f.arch, device, f.engine, params)
+        top = max((memory(f.arch, device, replace(f.engine, gpu_memory_utilization=u), params) for u in (shares(m,params)[-1:] if f.engine.gpu_memory_utilization is None else ())), default=m, key=lambda m: m.kv_cache)
+        n = max(m.plan.estimated_max_len, 0) if m.plan.estimated_max_len>=need else top.plan.estimated_max_len
+        n = n//1024*1024 if n//1024*1024>=need else n
+        if top.kv_cache>0 and n>=need: out.append(replace(f, engine=replace(f.engine, max_model_len=n)))
+    return out
+
+def _turned_down(pool:Pool)->list[Rejected]:
+    "Rows of the screen by what speaks against them"
+    best,out = pool.best(),{}
+    for k,t in enumerate(pool.tables):
+        v = pool.values(k,best)
+        groups = [('the cache would not hold one request of full length',t.why==1),('a step would have fewer tokens than requests',t.why==2),('refused by vLLM when worked out in full',t.why==3),
+                  ('starts, but breaks a limit: '+(', '.join(f'{n} {x:g}' for n,x in pool.slo.limits) or 'requests arrive faster than they leave'),(v<=-10)&(v>-np.inf)),('sound, but no better',v>-10)]
+        for reason,rows in groups:
+            if rows.any(): n,e = out.get(reason,(0,None)); out[reason] = (n+int(rows.sum()), e or t.engine(int(np.argmax(rows))))
+    return [Rejected(r,n,e) for r,(n,e) in out.items()]
 
 def search(
     arch,                          # `ModelArch`
     device,                        # `Device`
     workload:WorkloadProfile,      # what it is asked
-    engine:Engine=ENGINE,        # flags that are set already: they stay
-    params:AutotuningParameters=PARAMS, # corrections, bounds, weights
+    engine:Engine=ENGINE,          # flags that are set already: they stay
+    params=PARAMS,                 # corrections, bounds of the search, weights of the score
     objective:str='score',         # of `OBJECTIVES`
     slo=None,                      # `SLO` or mapping of limits
     gpus:int|None=None,            # GPUs of one machine, `None` for those that the engine names
     allow:tuple[str,...]=(),       # of `ALLOW`: what may change besides
-    siblings:tuple=(),             # quantised re-releases, `ModelArch` each
-    simulations:int=8,             # candidates to simulate per degree of caution
+    siblings:tuple=(),             # re-releases in fewer bits, `ModelArch` each
+    prices=None,                   # price table, as `goals.prices` takes it
+    simulations:int=16,            # candidates to work out in full, at most
+    explain:bool=True,             # say why: some twenty more
 )->Plan:
     "The best configuration, its reasons, and what was turned down"
     if objective not in OBJECTIVES: raise ValueError(f'objective is {str(objective)[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
-    if (bad := [a for a in allow if a not in ALLOW]): raise ValueError(f'allow names {bad[0]!r}; choose from {", ".join(ALLOW)}')
-    slo,gpus = slo_of(slo, workload), gpus or engine.world_size*engine.data_parallel_size
-    fams,rejected = [],[]
-    for f in families(arch, device, engine, gpus, allow, siblings):
-        said = refusal(f.arch, device, f.engine)
-        if said: rejected.append(Rejected(said, 1, f.engine))
-        else: fams.append(f)
-    tables = [table(f, device, demand(workload,f.replicas), params) for f in fams]
+    allow = (allow,) if isinstance(allow,str) else tuple(allow)
+    if (bad := [x for x in allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
+    slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
+    own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
     work = lambda f,e: candidate(f.arch, device, e, workload, slo, params, f.replicas)
-    base = candidate(arch, device, engine, workload, slo, params, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
-    picks = _shortlist(tables, objective, params, workload.target_metric, slo, simulations) if any(t.fits.any() for t in tables) else []
-    cs = [base]+[work(t.family, t.engine(i)) for t,i in picks]
-    best = _best(cs)
-    cs = sorted([_rank(c,objective,params,workload.target_metric,best) if c.prediction else c for c in cs], key=_order)
-    for t in tables:
-        if (n:=int((~t.fits).sum())): rejected.append(Rejected('the cache would not hold one request of full length, or a step has fewer tokens than requests', n, t.engine(int(np.argmin(t.fits)))))
-    top = cs[0]
-    if not top.prediction: return Plan(arch.name, arch, device, workload, slo, objective, None, 1, top.memory, None, 0., (), 0., None, base, rejected=tuple(rejected), candidates=tuple(cs), screened=sum(map(len,tables)))
-    top = _lean(top, engine, lambda c,e: _rank(candidate(c.arch, device, e, workload, slo, params, c.replicas), objective, params, workload.target_metric, best))
-    why = tuple(Why(k, v, getattr(engine.resolve(arch,device),k,None), 'chosen by the search') for k,v in top.engine.changed().items() if engine.changed().get(k)!=v)
-    return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top.engine, top.replicas, top.memory, top.prediction, top.score, top.broken, top.concurrency,
-                next((c for c in cs[1:] if c.engine!=top.engine and c.prediction),None), base, why, (), tuple(rejected), (), tuple(cs), sum(map(len,tables)))
+    score = lambda *x: scores(objective, workload.target_metric, params, *x)
+    fams,no = _startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
+    tabs = [table(f, device, workload, params, 'eager' in allow) for f in fams]
+    if fams and not any((t.why==0).any() for t in tabs): tabs = [table(f, device, workload, params, 'eager' in allow) for f in _shorter(fams, device, params, max(slo.min_context, lengths(workload)[2]))]
+    pool,base = Pool(tabs, workload, slo, score),work(own,engine)
+    found = simulate_best(pool, work, simulations)
+    return _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain)
 
-def _lean(c:Candidate, asked:Engine, again, loss=.01)->Candidate:
-    "Every flag that buys less than a hundredth is dropped again"
-    for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and not k.endswith('_parallel_size') and k!='enable_expert_parallel']:
-        try: d = again(c, replace(c.engine, **{k:getattr(asked,k)}))
-        except (ValueError,AttributeError): continue
-        if d.prediction and len(d.broken)<=len(c.broken) and d.score>=c.score*(1-loss): c = d
-    return c
+def _startable(fams, device):
+    "Families that vLLM does not refuse outright, and those that it does"
+    said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
+    return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
+
+# %% ../nbs/42_optimizer.ipynb #c023
+def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain):
+    "Rank, prune, explain"
+    ok = [c for c in (base,*found) if c.prediction]
+    down = tuple(no+_turned_down(pool))
+    if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings), tuple(found), sum(map(len,pool.tables)), dollars)
+    best = (max(c.throughput for c in ok), min(c.prediction.e2e_ms.mean for c in ok), max(c.concurrency for c in ok), max(c.throughput/c.gpus for c in ok))
+    rated = lambda c: replace(c, score=float(pool.score(c.throughput, c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.concurrency, c.gpus, best))) if c.prediction else c
+    order = lambda c: (round(c.excess,3), -round(c.score,3), len(c.engine.changed()))
+    ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
+    again = lambda c: lambda e: rated(work(Family(c.arch,asked,c.replicas), e))
+    top = lean(ranked[0], asked, again(ranked[0]))
+    second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
+    why = reasons(top, asked, device, params, again(top)) if explain else ()
+    return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars)
+
+def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
+    "What would help if it were allowed"
+    ways = [('kv_cache_dtype','fp8','an 8-bit cache')] if c.engine.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
+    ways += [('enable_prefix_caching',None,'prefix caching')] if asked.enable_prefix_caching is False else []
+    out = []
+    for k,v,words in ways:
+        d = again(replace(c.engine, **{k:v}))
+        if d.prediction and (d.excess<c.excess or d.score>1.03*c.score and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
+    return tuple(out)

@@ -4,13 +4,22 @@
 
 # %% ../nbs/41_screen.ipynb #c002
 from __future__ import annotations
+import math
 from dataclasses import dataclass, replace
+from itertools import product
 import numpy as np
+from .engine import AutotuningParameters, Engine
+from .kv_cache import kv_plan
+from .layers import MoE
+from .memory import Memory, memory
 from .step_time import step_time
+from .units import GiB, round_up
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['API', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady']
+__all__ = ['API', 'ALLOW', 'PARAMS', 'SEQS', 'BUDGETS', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady',
+           'Family', 'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space', 'request_bytes',
+           'Table', 'reach', 'table']
 
 # %% ../nbs/41_screen.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -91,18 +100,18 @@ class Steady:
     coverage:np.ndarray   # share of decode steps within the captured sizes
     saturated:np.ndarray  # requests arrive faster than they leave
 
-API = .01  # seconds that a request spends outside the engine: HTTP, tokeniser, hand-over; `reference`-free constant of the same size as in `serving`
+API = .01  # seconds that a request spends outside the engine: HTTP, tokeniser, hand-over
 
 def steady(
     c:Curve,      # step times
     d:Demand,     # what is asked
     seqs,         # `max_num_seqs`
     budget,       # `max_num_batched_tokens`
-    kv_tokens,    # tokens that the cache holds
+    room,         # requests that the cache holds at once
     largest,      # largest captured batch, 0 for no graphs
 )->Steady:
     "Batch, latencies and throughput of every configuration at once"
-    cap = np.maximum(np.minimum(seqs, kv_tokens/d.held), 1e-3)
+    cap = np.maximum(np.minimum(seqs, room), 1e-3)
     prompt = np.interp(budget, c.budget, c.prompt)*max(1.,d.input-d.cached)
     def step(B):
         graph,eager = np.interp(B, c.batch, c.graph), np.interp(B, c.batch, c.eager)
@@ -120,3 +129,189 @@ def steady(
     spread = np.sqrt(np.maximum(B,1.)) if d.rate else 1e-3
     cover = np.where(np.asarray(largest)>0, 1/(1+np.exp(-np.clip(1.7*(largest+.5-B)/spread,-40,40))), 0.)
     return Steady(B, cap, alone+wait, tpot, step(np.maximum(B,1.))+np.minimum(budget,d.input*np.maximum(B,1.))/d.input*prompt, rate, cover, saturated)
+
+# %% ../nbs/41_screen.ipynb #c016
+ALLOW = ('layout','kv_cache_dtype','quantized','eager')
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    "Configurations that share model, layout and types"
+    arch:object        # `ModelArch`
+    engine:Engine      # what they share
+    replicas:int=1     # independent servers
+
+    @property
+    def servers(self)->int: # engines that share the load
+        "Replicas times data-parallel ranks"
+        return self.replicas*self.engine.data_parallel_size
+
+    @property
+    def gpus(self)->int: # GPUs
+        "GPUs of all servers"
+        return self.servers*self.engine.world_size
+
+def layouts_of(
+    arch,          # `ModelArch`
+    engine:Engine, # as asked
+    gpus:int,      # GPUs of one machine
+    fewer:bool=False, # also layouts that leave GPUs idle
+)->list[tuple[Engine,int]]: # engine, replicas
+    "Ways to use `gpus` GPUs of one machine"
+    moe,out = any(isinstance(g.ffn,MoE) for g in arch.groups),[]
+    for tp,pp in product((n for n in range(1,gpus+1) if gpus%n==0), (1,2,4)):
+        if gpus%(tp*pp): continue
+        n,e = gpus//(tp*pp), replace(engine, tensor_parallel_size=tp, pipeline_parallel_size=pp, data_parallel_size=1, enable_expert_parallel=False)
+        out += [(e,k) for k in range(1,n+1) if k==n or fewer]
+        if moe and pp==1 and n>1: out.append((replace(e, data_parallel_size=n, enable_expert_parallel=True), 1))
+        if moe and pp==1 and tp>1: out.append((replace(e, enable_expert_parallel=True), n))
+    return out
+
+def families(
+    arch,               # `ModelArch`
+    device,             # `Device`
+    engine:Engine,      # as asked
+    gpus:int=1,         # GPUs of one machine
+    allow=(),           # of `ALLOW`
+    siblings=(),        # re-releases in fewer bits, `ModelArch` each
+    fewer:bool=False,   # GPUs may stay idle
+)->list[Family]:
+    "The models, layouts and types that may be tried"
+    n = max(1, gpus//(engine.world_size*engine.data_parallel_size))
+    models = (arch,*siblings) if 'quantized' in allow else (arch,)
+    kv = (engine.kv_cache_dtype,) if 'kv_cache_dtype' not in allow or engine.kv_cache_dtype!='auto' else ('auto','fp8')
+    open_prefix = engine.enable_prefix_caching is None and not engine.resolve(arch,device).enable_prefix_caching
+    return [Family(a, replace(e, kv_cache_dtype=k, enable_prefix_caching=p), r) for a in models for e,r in (layouts_of(a,engine,gpus,fewer) if 'layout' in allow else [(engine,n)])
+            for k in kv for p in ((engine.enable_prefix_caching,True) if open_prefix else (engine.enable_prefix_caching,))]
+
+# %% ../nbs/41_screen.ipynb #c020
+PARAMS = AutotuningParameters()  # nothing corrected
+SEQS = (1,2,4,8,16,24,32,48,64,96,128,192,256,384,512,768,1024,1536,2048)
+BUDGETS = (512,1024,2048,4096,8192,16384,32768)
+
+def margin(
+    m:Memory, # the ledger
+)->int:       # bytes
+    "What has to stay outside the budget"
+    late = max(0, m.graphs.actual-m.cuda_graph)  # capture takes more than was set aside, or nothing was
+    return m.baseline + late + m.graphs.actual//5 + GiB//4
+
+def shares(
+    m:Memory,                    # a ledger of the family
+    params:AutotuningParameters, # bounds
+)->tuple[float,...]:             # ascending
+    "Values of `gpu_memory_utilization` between the bounds and below the margin"
+    low,high = params.min_gpu_memory_utilization,min(params.max_gpu_memory_utilization, 1-margin(m)/m.total)
+    return tuple(round(low+.01*k,4) for k in range(int((high-low)/.01+1e-9)+1)) if high>=low else ()
+
+def thinned(
+    top:int, # largest batch
+)->tuple[int,...]:
+    "Powers of two up to `top`, and `top`"
+    return tuple(sorted({1<<k for k in range(top.bit_length()) if 1<<k<=top}|{top}))
+
+def graph_choices(
+    e:Engine,      # resolved
+    reach:int,     # batch that the workload reaches
+    eager:bool,    # graphs may be given up
+)->tuple[dict,...]:# fields to set, nothing first
+    "Lists of captured batches worth trying"
+    tops = sorted({t for t in (8,16,32,64,128,256,384,512,768,1024) if t<=round_up(min(reach,1024),8)*2 or t==8})
+    cuts = [{'max_cudagraph_capture_size':t} for t in tops if t!=e.max_cudagraph_capture_size]
+    few = [{'cudagraph_capture_sizes':thinned(t)} for t in {min(reach,1024), min(round_up(reach,16),1024)} if t>0]
+    modes = [{'cudagraph_mode':'FULL_DECODE_ONLY'}] if e.cudagraph_mode=='FULL_AND_PIECEWISE' else []
+    return ({}, *cuts, *few, *modes, *([{'enforce_eager':True}] if eager else []))
+
+_GRAPHS = ('cudagraph_capture_sizes','max_cudagraph_capture_size','cudagraph_mode')
+
+def space(
+    f:Family,                    # what is shared
+    device,                      # `Device`
+    reach:int,                   # batch that the workload reaches
+    params:AutotuningParameters, # bounds
+    eager:bool=False,            # graphs may be given up
+)->dict:                         # 'gpu_memory_utilization', 'max_num_seqs', 'max_num_batched_tokens', 'graphs' -> values
+    "What each open flag may be"
+    e = f.engine.resolve(f.arch, device)
+    held = lambda k,values: (getattr(f.engine,k),) if getattr(f.engine,k) is not None else (None,*[v for v in values if v!=getattr(e,k)])
+    fixed = f.engine.enforce_eager or f.engine.optimization_level is not None or any(getattr(f.engine,k) is not None for k in _GRAPHS)
+    return {'gpu_memory_utilization': (None,) if f.engine.kv_cache_memory_bytes else held('gpu_memory_utilization', shares(memory(f.arch,device,e,params),params)),
+            'max_num_seqs': held('max_num_seqs', SEQS), 'max_num_batched_tokens': held('max_num_batched_tokens', BUDGETS), 'graphs': ({},) if fixed else graph_choices(e, reach, eager)}
+
+# %% ../nbs/41_screen.ipynb #c024
+def request_bytes(
+    arch,          # `ModelArch`
+    device,        # `Device`
+    engine,        # resolved
+    tokens:float,  # length of the request
+)->float:          # bytes on the widest stage
+    "Cache that one request of this length holds"
+    n = max(1, min(math.ceil(tokens), engine.max_model_len))
+    p = kv_plan(arch, device, replace(engine, max_model_len=n, original_max_model_len=n, num_gpu_blocks_override=None), 2**40)
+    return max(1., p.bytes_per_block*p.blocks_per_request) if p.groups else 1.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    "Every configuration of a family, one array element each"
+    family:Family      # what they share
+    space:dict         # flag -> values
+    index:np.ndarray   # [4, n] which value of each flag
+    room:np.ndarray    # requests of the workload's length that the cache holds
+    why:np.ndarray     # 0 sound, 1 no room for one request of full length, 2 fewer tokens than requests in a step
+    state:Steady       # what it would do
+
+    def __len__(self): return self.index.shape[1]
+
+    def engine(self,
+        i:int, # which
+    )->Engine:
+        "The engine of one configuration: only what departs from what was asked is set"
+        chosen = [v[j] for v,j in zip(self.space.values(), self.index[:,i])]
+        plain = {k:v for k,v in zip(self.space,chosen) if k!='graphs' and v is not None}
+        return replace(self.family.engine, **plain, **chosen[3])
+
+    @property
+    def changes(self)->np.ndarray: # [n]
+        "How many flags each configuration sets"
+        return sum((np.array([bool(x) for x in v])[j] if len(v)>1 else 0*j) for v,j in zip(self.space.values(), self.index))
+
+def reach(c:Curve, d:Demand, room:float)->int:
+    "Batch that a workload reaches when `max_num_seqs` does not hold it back"
+    B = float(steady(c, d, 4096, c.budget[-1], room, 1e9).batch)
+    return max(1, math.ceil(min(room, B+2*math.sqrt(B) if d.rate else B)))
+
+def table(
+    f:Family,     # what they share
+    device,       # `Device`
+    w:WorkloadProfile, # the whole workload
+    params:AutotuningParameters=PARAMS, # corrections and bounds
+    eager:bool=False,  # graphs may be given up
+)->Table:
+    "Screen a family"
+    e,a = f.engine.resolve(f.arch, device), f.arch
+    d,m = demand(w, f.servers, e.enable_prefix_caching), memory(a, device, e, params)
+    each = request_bytes(a, device, e, d.held)
+    c = curve(a, device, e, d, max(SEQS), BUDGETS)
+    sp = space(f, device, reach(c, d, max(1,m.kv_cache)/each), params, eager)
+    index = np.array(np.meshgrid(*[np.arange(len(v)) for v in sp.values()], indexing='ij')).reshape(4,-1)
+    seqs,budget,largest,other = _terms(f, device, sp, params)
+    share = np.array([u or e.gpu_memory_utilization for u in sp['gpu_memory_utilization']])
+    u,s,t,g = index
+    kv = np.full(len(u), float(e.kv_cache_memory_bytes)) if e.kv_cache_memory_bytes else device.memory*share[u]-other(s,t,g)
+    why = np.where(kv<m.plan.needed_bytes, 1, np.where(budget[t]<seqs[s], 2, 0))
+    room = np.maximum(kv,0)/each
+    return Table(f, sp, index, room, why, steady(c, d, seqs[s], budget[t], np.maximum(room,1e-3), largest[g]))
+
+def _terms(f, device, sp, params):
+    "Requests, tokens and largest graph of each value, and the bytes beside the cache as a function of their indices"
+    a,S,T,G = f.arch,sp['max_num_seqs'],sp['max_num_batched_tokens'],sp['graphs']
+    put = lambda **k: replace(f.engine, **{x:y for x,y in k.items() if y is not None}).resolve(a, device)
+    seqs = np.array([put(max_num_seqs=s).max_num_seqs for s in S])
+    budget = np.array([put(max_num_batched_tokens=t).max_num_batched_tokens for t in T])
+    some = sorted({int(x) for x in np.quantile(seqs, (0,.25,.5,.75,1), method='nearest')})
+    led = lambda **k: memory(a, device, put(**k), params)
+    beside = np.array([[(m:=led(max_num_seqs=s, max_num_batched_tokens=max(t,s))).weights+m.activation+m.non_torch for t in budget.tolist()] for s in some])
+    engines = [[put(max_num_seqs=s, **g) for g in G] for s in some]
+    graph = np.array([[memory(a, device, x, params).cuda_graph for x in row] for row in engines])
+    largest = np.array([x.max_cudagraph_capture_size or 0 for x in engines[-1]])
+    at = lambda tab,s,j: np.array([np.interp(seqs, some, tab[:,k]) for k in range(tab.shape[1])])[j,s]
+    return seqs, budget, largest, lambda s,t,g: at(beside,s,t)+at(graph,s,g)
