@@ -8,17 +8,37 @@ import re
 from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import lru_cache
+from itertools import groupby
 from .units import ceil_div
 
 # %% auto #0
-__all__ = ['Layout', 'stored', 'Quant', 'quant']
+__all__ = ['Matrix', 'Layout', 'stored', 'canonical', 'spellings', 'Quant', 'quant', 'online']
 
 # %% ../nbs/11_quant.ipynb #c005
 @dataclass(frozen=True, slots=True)
+class Matrix:
+    "A linear layer as one rank holds it"
+    out:int                 # rows here
+    in_:int                 # columns here; 1 for a vector
+    names:tuple[str,...]=() # modules of the checkpoint that are fused into it, named inside their layer
+    parts:int=1             # matrices fused into it
+    bias:int=0              # elements of its bias here
+    row:bool=False          # the ranks share its columns, not its rows
+    kind:str='plain'        # 'linear', 'experts', 'head': what a quantisation rule may speak of; 'plain' is never quantised
+    copies:int=1            # equal ones: experts, layers
+    size:int=0              # bytes of an element when not quantised, 0 for the model's dtype
+
+    @property
+    def elements(self)->int: # elements
+        "Weights and biases of all copies"
+        return (self.out*self.in_+self.bias)*self.copies
+
+# %% ../nbs/11_quant.ipynb #c007
+@dataclass(frozen=True, slots=True)
 class Layout:
     "How one weight matrix `[out, in]` is stored"
-    form:str          # storage family: 'awq', 'gptq', 'fp8', 'int8', 'packed', 'nvfp4', 'mxfp4', 'mxfp8', 'bnb', 'gguf'
-    bits:int          # bits of one weight
+    form:str          # storage family: 'awq', 'gptq', 'fp8', 'int8', 'packed', 'nvfp4', 'mxfp4', 'mxfp8', 'bnb', 'plain'
+    bits:float        # bits of one weight
     rows:int=0        # rows that share a scale, 0 for all
     cols:int=0        # columns that share a scale, 0 for all
     scale:int=4       # bytes of one scale; 0 for the model's dtype
@@ -36,21 +56,85 @@ class Layout:
         if not self.rows and not self.cols: return parts
         return ceil_div(out, self.rows or out)*ceil_div(in_, self.cols or in_)
 
-# %% ../nbs/11_quant.ipynb #c007
+# %% ../nbs/11_quant.ipynb #c010
+def _body(l, m):
+    "The numbers: 32-bit words along the rows, along the columns, or bytes"
+    per = 32//int(l.bits) if l.form in ('awq','gptq') else 1
+    if l.form=='awq': return m.in_*(m.out//per)*4
+    if l.form=='gptq': return (m.in_//per)*m.out*4
+    if l.form=='packed': return m.out*ceil_div(m.in_*int(l.bits),32)*4
+    return int(-(-m.out*m.in_*l.bits//8))
+
+def _groups(l, m): return m.in_//l.cols if l.cols and m.in_>=l.cols else 1  # groups along the columns of one row
+
+def _scales(l, m, b):
+    "What scales the numbers back"
+    if l.rows>1 and m.kind=='experts': n = m.parts*l.scales(m.out//m.parts, m.in_)  # each expert's gate and up have blocks of their own
+    elif l.rows==1 and l.form!='fp8': n = m.out*_groups(l,m)
+    else: n = l.scales(m.out, m.in_, m.parts)
+    return n*(l.scale or b)
+
+# %% ../nbs/11_quant.ipynb #c011
+def _trifles(l, m, b):
+    "Zero points, activation scales, global factors, shapes, column orders"
+    g,expert = _groups(l,m),m.kind=='experts'
+    zeros = g*(ceil_div(m.out*l.zeros,32)*4 if l.form=='packed' else m.out*l.zeros//32*4)
+    shape = (2*b if expert else 16) if l.form=='packed' else 0
+    factors = 4*m.parts if l.form=='nvfp4' else 0
+    static = 4*(1 if l.form=='int8' or expert and l.form=='fp8' else m.parts) if l.static else 0
+    return zeros + shape + factors + static + (4*m.in_ if l.order else 0)
+
 def stored(
     layout:Layout|None, # `None` for a plain matrix
-    out:int,            # rows on this rank
-    in_:int,            # columns on this rank
-    parts:int=1,        # matrices fused into it
+    m:Matrix,           # the matrix
     dtype:int=2,        # bytes of one element of the model's dtype
 )->int:                 # bytes
-    "Bytes of one matrix as vLLM allocates it before loading"
-    if layout is None: return out*in_*dtype
-    n = layout.scales(out, in_, parts)
-    body = ceil_div(out*in_*layout.bits, 8) + n*(layout.scale or dtype) + n*layout.zeros//8
-    return body + (4*parts if layout.static else 0) + (4*in_ if layout.order else 0) + (4*parts if layout.form=='nvfp4' else 0)
+    "Bytes of a matrix and its copies as vLLM allocates them before loading"
+    b = m.size or dtype
+    one = m.out*m.in_*b if layout is None else _body(layout,m)+_scales(layout,m,b)+_trifles(layout,m,b)
+    return m.copies*(one + m.bias*b)
 
-# %% ../nbs/11_quant.ipynb #c010
+# %% ../nbs/11_quant.ipynb #c016
+_PREFIXES = ('model.','language_model.model.','model.language_model.','')
+_ALIASES = {'self_attn':('self_attn','attn','attention','self_attention'), 'mlp':('mlp','block_sparse_moe','feed_forward','ffn','moe'), 'mixer':('mixer','mamba','linear_attn','conv')}
+_CANON = {a:k for k,v in _ALIASES.items() for a in v}
+
+def canonical(
+    name:str, # a module's name in a checkpoint
+)->str:       # from 'layers.' on, with one spelling for attention, feed-forward and recurrent mixer
+    "One spelling of a module's name"
+    for stem in ('layers.','blocks.','.h.'):
+        if stem in name: name = 'layers.'+name[name.find(stem)+len(stem):]; break
+    return '.'.join(_CANON.get(p,p) for p in name.removeprefix('model.').split('.'))
+
+@lru_cache(65536)
+def spellings(
+    name:str, # a canonical name
+)->tuple[str,...]:
+    "The ways in which checkpoints and vLLM write it"
+    parts = name.split('.')
+    at = next((i for i,p in enumerate(parts) if p in _ALIASES), None)
+    bodies = [name] if at is None else ['.'.join(parts[:at]+[a]+parts[at+1:]) for a in _ALIASES[parts[at]]]
+    return tuple(p+b for b in bodies for p in _PREFIXES)
+
+# %% ../nbs/11_quant.ipynb #c018
+@lru_cache(1024)
+def _tests(rules):
+    "Neighbouring rules of one kind and layout become one test over names"
+    out = []
+    for (how,l),rs in groupby(rules, key=lambda r:(r[0],r[2])):
+        texts = [t for _,t,_ in rs]
+        if how=='exact': out.append((how, frozenset(map(canonical,texts)), l))
+        elif how=='part': out.append((how, tuple(texts), l))
+        else: out.append((how, re.compile('|'.join(f'(?:{t if how=="re" else translate(t)})' for t in texts)), l))
+    return tuple(out)
+
+def _hits(how, test, name):
+    if how=='exact': return name in test
+    if how=='part': return any(t in s for s in spellings(name) for t in test)
+    return any(test.match(s) for s in spellings(name))
+
+# %% ../nbs/11_quant.ipynb #c019
 @dataclass(frozen=True, slots=True)
 class Quant:
     "How the matrices of a checkpoint are stored"
@@ -58,21 +142,29 @@ class Quant:
     linear:Layout|None=None       # linear layers that no rule speaks of; `None` leaves them plain
     experts:Layout|None=None      # routed experts
     head:Layout|None=None         # the language-model head
-    rules:tuple[tuple[str,Layout|None],...]=()  # regular expression over module names, layout; the first that matches wins
+    rules:tuple[tuple[str,str,Layout|None],...]=()  # how to compare, text, layout; the first that matches wins
     kv_dtype:str|None=None        # type of the KV cache that the checkpoint asks for
+    kv_scales:bool=False          # attention layers hold scales of queries, keys, values and probabilities
+    online:bool=False             # quantised while loading: the checkpoint itself is plain
 
     def __repr__(self):
         l = self.linear or self.experts
         return f'Quant({self.method}: {l.bits if l else 16}-bit' + (f' {l.form}' if l else '') + (f', {len(self.rules)} rules' if self.rules else '') + ')'
 
+    @property
+    def by_layer(self)->bool:
+        "Whether a rule names single layers"
+        return any(re.search(r'\d', t) for _,t,_ in self.rules)
+
     def layout(self,
-        names:tuple[str,...],  # spellings of the module's name
-        kind:str='linear',     # 'linear', 'experts', 'head'
+        names:tuple[str,...],  # canonical names of the module, fused ones first
+        kind:str='linear',     # 'linear', 'experts', 'head', 'plain'
     )->Layout|None:            # `None` for a plain matrix
         "The layout of one module"
-        return next((l for pattern,l in self.rules if any(re.search(pattern, n) for n in names)), getattr(self,kind))
+        if kind=='plain': return None
+        return next((l for how,test,l in _tests(self.rules) if any(_hits(how,test,n) for n in names)), getattr(self,kind))
 
-# %% ../nbs/11_quant.ipynb #c012
+# %% ../nbs/11_quant.ipynb #c022
 def _int(c, *keys, default=0):
     v = next((c[k] for k in keys if c.get(k) is not None), default)
     if isinstance(v,bool) or not isinstance(v,(int,float)) or v!=int(v): raise ValueError(f'{keys[0]} is {str(v)[:40]!r} in quantization_config but must be a whole number')
@@ -83,66 +175,144 @@ def _list(c, *keys):
     if isinstance(v,str): v = [v]
     return [x for x in v if isinstance(x,str)] if isinstance(v,(list,tuple)) else []
 
-def _exact(name): return name[3:] if name.startswith('re:') else r'(^|\.)' + re.escape(name[name.find('layers.'):] if 'layers.' in name else name) + r'(\.|$)'
+def _dict(c, key): return c[key] if isinstance(c.get(key),dict) else {}
+def _rules(how, names, layout=None): return tuple((how,n,layout) for n in names)
+def _safe(pattern):
+    "A regular expression, or a text that can never be one"
+    try: re.compile(pattern); return pattern
+    except re.error: return re.escape(pattern)
 
-def _skip(names): return tuple((_exact(n),None) for n in names)
-
+# %% ../nbs/11_quant.ipynb #c024
 def _awq(c):
-    l = Layout('awq', _int(c,'bits','w_bit',default=4), 1, max(0,_int(c,'group_size','q_group_size',default=128)), 0, zeros=4 if c.get('zero_point',True) else 0, weight_only=True)
-    return Quant('awq', l, l, rules=_skip(_list(c,'modules_to_not_convert')))
+    if str(c.get('backend','')).lower()=='llm-awq' or c.get('version')=='gemv_fast': pass
+    bits = _int(c,'bits','w_bit',default=4)
+    l = Layout('awq', bits, 1, max(0,_int(c,'group_size','q_group_size',default=128)), 0, zeros=bits, weight_only=True)  # zero points are allocated whether or not they are used
+    return Quant('awq', l, l, head=l if c.get('lm_head') else None, rules=_rules('part',_list(c,'modules_to_not_convert')))
 
 def _gptq(c):
-    bits = _int(c,'bits',default=4)
-    l = Layout('gptq', bits, 1, max(0,_int(c,'group_size',default=128)), 0, zeros=bits, order=bool(c.get('desc_act')), weight_only=True)
-    return Quant('gptq', l, l, head=l if c.get('lm_head') else None, rules=_skip(_list(c,'modules_to_not_convert')))
+    bits,group = _int(c,'bits',default=4), _int(c,'group_size',default=128)
+    l = Layout('gptq', bits, 1, max(0,group), 0, zeros=bits, order=bool(c.get('desc_act')) and group>0, weight_only=True)
+    rules = []
+    for pattern,over in _dict(c,'dynamic').items():
+        own = replace(l, bits=_int(over,'bits',default=bits), zeros=_int(over,'bits',default=bits), cols=max(0,_int(over,'group_size',default=group))) if isinstance(over,dict) else l
+        rules.append(('re', _safe(pattern[2:] if pattern[:2] in ('-:','+:') else pattern), None if pattern.startswith('-:') else own))
+    return Quant('gptq', l, l, head=l if c.get('lm_head') else None, rules=tuple(rules)+_rules('part',_list(c,'modules_to_not_convert')))
 
+# %% ../nbs/11_quant.ipynb #c025
 def _fp8(c):
     b = c.get('weight_block_size')
-    l = Layout('fp8', 8, *(b if isinstance(b,(list,tuple)) and len(b)==2 else (0,0)), static=c.get('activation_scheme')=='static')
-    return Quant('fp8', l, l, rules=_skip(_list(c,'modules_to_not_convert','ignored_layers')))
+    b = tuple(int(x) for x in b) if isinstance(b,(list,tuple)) and len(b)==2 and all(isinstance(x,int) and x>0 for x in b) else (0,0)
+    l = Layout('fp8', 8, *b, static=c.get('activation_scheme')=='static')
+    experts = Layout('mxfp4',4,1,32,1,weight_only=True) if c.get('store_dtype')=='mxfp4' else l
+    return Quant('fp8', l, experts, rules=_rules('exact',_list(c,'ignored_layers') or _list(c,'modules_to_not_convert')), kv_scales=True)
 
-def _mxfp4(c):
-    return Quant('mxfp4', None, Layout('mxfp4', 4, 1, 32, 1, weight_only=True))
+def _fbgemm(c):
+    l = Layout('fp8', 8, 1)
+    return Quant('fbgemm_fp8', l, l, rules=_rules('exact',_list(c,'modules_to_not_convert')))
 
-# %% ../nbs/11_quant.ipynb #c013
-def _ct_layout(g):
+def _mxfp4(c): return Quant('mxfp4', None, Layout('mxfp4', 4, 1, 32, 1, weight_only=True))
+
+def _bnb(c):
+    l = Layout('bnb', 4, 1, 0, 0, weight_only=True) if c.get('load_in_4bit',True) and not c.get('load_in_8bit') else Layout('int8', 8, 1)
+    return Quant('bitsandbytes', l, l, rules=_rules('part',_list(c,'llm_int8_skip_modules')))
+
+def _wna16(c):
+    "AutoRound (`inc`) packs like GPTQ or AWQ; `extra_config` names the modules with other bits"
+    packs = 'awq' if 'awq' in str(c.get('packing_format','')) or c.get('backend')=='auto_round:auto_awq' else 'gptq'
+    base = (_awq if packs=='awq' else _gptq)({'bits':c.get('bits',4), 'group_size':c.get('group_size',128)})
+    extra = {k:_int(v,'bits',default=16) for k,v in _dict(c,'extra_config').items() if isinstance(v,dict)}
+    rules = [('re' if '*' in k else 'exact', _safe(k) if '*' in k else k, None if bits>=16 else replace(base.linear,bits=bits,zeros=bits)) for k,bits in extra.items()]
+    return replace(base, method='inc', rules=tuple(rules))
+
+# %% ../nbs/11_quant.ipynb #c027
+def _ct_layout(g, form=''):
     "One config group of compressed-tensors"
-    w,a = g.get('weights') or {}, g.get('input_activations')
+    w,a = _dict(g,'weights'), _dict(g,'input_activations')
     bits,kind,strategy = _int(w,'num_bits',default=8), w.get('type','int'), w.get('strategy')
-    rows,cols = {'tensor':(0,0),'channel':(1,0),'block':tuple(w.get('block_structure') or (128,128))}.get(strategy, (1,_int(w,'group_size',default=128)))
-    static = bool(a) and a.get('dynamic') is False
-    if kind=='float' and bits==4: return Layout('nvfp4',4,1,16,1,static=bool(a)) if cols==16 else Layout('mxfp4',4,1,32,1)
+    size = max(0,_int(w,'group_size',default=128 if strategy=='group' else 0))
+    rows,cols = {'tensor':(0,0),'channel':(1,0),'block':tuple(w.get('block_structure') or (128,128))}.get(strategy, (1,size))
+    static,form = bool(a) and a.get('dynamic') is False, str(g.get('format') or form)
+    if kind=='float' and bits==4: return Layout('nvfp4',4,1,16,1,static=bool(a)) if cols==16 or 'nvfp4' in form else Layout('mxfp4',4,1,32,1)
     if kind=='float': return Layout('mxfp8',8,1,32,1) if cols==32 else Layout('fp8',8,rows,cols,static=static,weight_only=not a)
-    if a and bits==8: return Layout('int8',8,rows,cols,static=static)
-    return Layout('packed',bits,rows,cols,0,zeros=0 if w.get('symmetric',True) else bits,order=w.get('actorder')=='group',weight_only=True)
+    if a and bits==8 and 'pack' not in form: return Layout('int8',8,rows,0,static=static)
+    return Layout('packed',bits,1,cols,0,zeros=0 if w.get('symmetric',True) else bits,weight_only=True)
+
+def _named(texts, layout=None): return tuple(('re',_safe(t[3:]),layout) if t.startswith('re:') else ('exact',t,layout) for t in texts)
 
 def _ct(c):
-    groups = c.get('config_groups') if isinstance(c.get('config_groups'),dict) else {}
-    rules,main = list(_skip(_list(c,'ignore'))),None
-    for g in groups.values():
+    rules,main = list(_named(_list(c,'ignore'))),{}
+    for g in _dict(c,'config_groups').values():
         if not isinstance(g,dict): continue
-        l = _ct_layout(g)
-        for t in _list(g,'targets'):
-            if t in ('Linear','RoutedExperts','FusedMoE'): main = l
-            elif not t.endswith('Attention'): rules.append((_exact(t),l))
-    return Quant('compressed-tensors', main, main, rules=tuple(rules))
+        l,targets = _ct_layout(g,c.get('format') or ''),_list(g,'targets')
+        main.update({t:l for t in targets if t in ('Linear','RoutedExperts','FusedMoE')})
+        rules += _named([t for t in targets if t not in main and not t.endswith('Attention')], l)
+    linear = main.get('Linear')
+    return Quant('compressed-tensors', linear, main.get('RoutedExperts',main.get('FusedMoE',linear)), rules=tuple(rules), kv_scales=True)
+
+# %% ../nbs/11_quant.ipynb #c029
+_ALGOS = {'FP8':Layout('fp8',8,static=True), 'FP8_PER_CHANNEL_PER_TOKEN':Layout('fp8',8,1), 'FP8_PB_WO':Layout('fp8',8,128,128), 'FP8_BLOCK_SCALES':Layout('fp8',8,128,128), 'NVFP4':Layout('nvfp4',4,1,16,1,static=True),
+          'W4A16_NVFP4':Layout('nvfp4',4,1,16,1,weight_only=True), 'MXFP8':Layout('mxfp8',8,1,32,1)}
 
 def _modelopt(c):
-    q = c.get('quantization') if isinstance(c.get('quantization'),dict) else c
-    algo = str(q.get('quant_algo','FP8')).upper()
-    l = Layout('nvfp4',4,1,16,1,static=True) if 'NVFP4' in algo or algo=='FP4' else Layout('mxfp8',8,1,32,1) if 'MXFP8' in algo else Layout('fp8',8,128,128) if 'PB' in algo else Layout('fp8',8,1) if 'CHANNEL' in algo else Layout('fp8',8,static=True)
-    name = 'modelopt_fp4' if l.form=='nvfp4' else 'modelopt_mxfp8' if l.form=='mxfp8' else 'modelopt'
-    return Quant(name, l, l, rules=tuple((translate(n)[:-2] if '*' in n else _exact(n),None) for n in _list(q,'exclude_modules','ignore')), kv_dtype='fp8' if q.get('kv_cache_quant_algo')=='FP8' else None)
+    q = _dict(c,'quantization') or c
+    algo = str(q.get('quant_algo') or 'FP8').upper()
+    l = _ALGOS.get(algo, _ALGOS['NVFP4' if 'FP4' in algo else 'FP8'])
+    skip = _list(q,'exclude_modules','ignore')
+    rules = _rules('exact',skip)+_rules('part',[s for s in skip if '*' not in s])+_rules('glob',[x for s in skip if '*' in s for x in (s,'*'+s.lstrip('*'))])
+    mixed = tuple(('exact',n,_ALGOS.get(str(v.get('quant_algo','')).upper())) for n,v in _dict(q,'quantized_layers').items() if isinstance(v,dict))
+    name = 'modelopt_mixed' if 'MIXED' in algo else {'nvfp4':'modelopt_fp4','mxfp8':'modelopt_mxfp8'}.get(l.form,'modelopt')
+    base = None if 'MIXED' in algo else l
+    experts = next((r for _,n,r in mixed if 'experts' in n), base)
+    kv = 'fp8' if str(q.get('kv_cache_quant_algo','')).upper()=='FP8' or _dict(q,'kv_cache_scheme').get('num_bits')==8 else None
+    return Quant(name, base, experts, base, rules=rules+mixed, kv_dtype=kv, kv_scales=True)
 
-_METHODS = {'awq':_awq, 'gptq':_gptq, 'fp8':_fp8, 'mxfp4':_mxfp4, 'gpt_oss_mxfp4':_mxfp4, 'compressed-tensors':_ct, 'compressed_tensors':_ct, 'modelopt':_modelopt, 'modelopt_fp4':_modelopt}
+# %% ../nbs/11_quant.ipynb #c030
+def _quark_layout(g):
+    "One of Quark's layer configurations"
+    w,a = _dict(g,'weight'),_dict(g,'input_tensors')
+    kind,way = str(w.get('dtype','fp8_e4m3')),str(w.get('qscheme','per_tensor'))
+    static = bool(a) and not a.get('is_dynamic',False)
+    if 'fp4' in kind: return Layout('mxfp4',4,1,32,1)
+    if 'fp6' in kind: return Layout('mxfp6',6,1,32,1)
+    if 'int4' in kind: return Layout('packed',4,1,_int(w,'group_size',default=128),0,weight_only=True)
+    return Layout('int8' if 'int8' in kind else 'fp8', 8, 1 if way=='per_channel' else 0, static=static)
+
+def _quark(c):
+    rules = _named(_list(c,'exclude')) + tuple(('glob',n,_quark_layout(g)) for n,g in _dict(c,'layer_quant_config').items() if isinstance(g,dict) and g.get('weight'))
+    l = _quark_layout(_dict(c,'global_quant_config'))
+    return Quant('quark', l, l, rules=rules, kv_scales=True)
+
+def _torchao(c):
+    kind = str(c.get('quant_type') or '').lower()
+    l = Layout('fp8',8,1) if 'float8' in kind else Layout('packed',4,1,128,0) if 'int4' in kind else Layout('int8',8,1)
+    return Quant('torchao', l, None, rules=_rules('part',_list(c,'modules_to_not_convert')))
+
+def _experts_int8(c): return Quant('experts_int8', None, Layout('int8',8,1))
+
+# %% ../nbs/11_quant.ipynb #c031
+_METHODS = {'awq':_awq, 'awq_marlin':_awq, 'auto_awq':_awq, 'gptq':_gptq, 'gptq_marlin':_gptq, 'auto_gptq':_gptq, 'fp8':_fp8, 'fbgemm_fp8':_fbgemm, 'mxfp4':_mxfp4, 'gpt_oss_mxfp4':_mxfp4, 'compressed-tensors':_ct,
+            'compressed_tensors':_ct, 'modelopt':_modelopt, 'modelopt_fp4':_modelopt, 'modelopt_mxfp8':_modelopt, 'modelopt_mixed':_modelopt, 'bitsandbytes':_bnb, 'auto-round':_wna16, 'inc':_wna16, 'quark':_quark, 'torchao':_torchao, 'experts_int8':_experts_int8}
 
 def quant(
     config:dict, # a checkpoint's config.json, or its `quantization_config`
 )->Quant|None:   # `None` for a plain checkpoint
     "How a checkpoint is quantised"
     if not isinstance(config,dict): return None
-    text = config.get('text_config') if isinstance(config.get('text_config'),dict) else {}
+    text = _dict(config,'text_config')
     c = config.get('quantization_config') or config.get('compression_config') or text.get('quantization_config') or (config if 'quant_method' in config else None)
     if not isinstance(c,dict): return None
-    method = str(c.get('quant_method','')).lower()
+    method = str(c.get('quant_method') or '').lower() or ('compressed-tensors' if 'config_groups' in c else 'bitsandbytes' if 'load_in_4bit' in c else 'modelopt' if 'quant_algo' in c else '')
     return _METHODS[method](c) if method in _METHODS else Quant(method or 'unknown')
+
+# %% ../nbs/11_quant.ipynb #c034
+_ONLINE = {'fp8':Layout('fp8',8), 'fp8_per_tensor':Layout('fp8',8), 'fp8_per_block':Layout('fp8',8,128,128), 'fp8_per_channel':Layout('fp8',8,1), 'fp8_ptpc':Layout('fp8',8,1), 'mxfp8':Layout('mxfp8',8,1,32,1), 'mxfp4':Layout('mxfp4',4,1,32,1),
+           'nvfp4_per_token':Layout('nvfp4',4,1,16,1), 'bitsandbytes':Layout('bnb',4,1,0,0,weight_only=True), 'experts_int8':Layout('int8',8,1), 'int8':Layout('int8',8,1), 'torchao':Layout('int8',8,1)}
+
+def online(
+    method:str|None,      # `--quantization`
+    own:Quant|None=None,  # what the checkpoint itself says
+)->Quant|None:
+    "The quantisation of a run: the checkpoint's, or one made while loading"
+    if own is not None or not method or method not in _ONLINE: return own
+    l = _ONLINE[method]
+    return Quant(method, None if method=='experts_int8' else l, l, online=True)
