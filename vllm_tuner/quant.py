@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import lru_cache
 from itertools import groupby
+from math import gcd
 from .units import ceil_div
 
 # %% auto #0
-__all__ = ['Matrix', 'Layout', 'stored', 'canonical', 'spellings', 'Quant', 'quant', 'online']
+__all__ = ['Matrix', 'Layout', 'refined', 'stored', 'canonical', 'spellings', 'Quant', 'quant', 'online']
 
 # %% ../nbs/11_quant.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Matrix:
     kind:str='plain'        # 'linear', 'experts', 'head': what a quantisation rule may speak of; 'plain' is never quantised
     copies:int=1            # equal ones: experts, layers
     size:int=0              # bytes of an element when not quantised, 0 for the model's dtype
+    grain:tuple[int,int,bool]=()  # of an expert: its inner width here, the width of the stream, whether ranks share it
 
     @property
     def elements(self)->int: # elements
@@ -67,8 +69,19 @@ def _body(l, m):
 
 def _groups(l, m): return m.in_//l.cols if l.cols and m.in_>=l.cols else 1  # groups along the columns of one row
 
+def refined(
+    l:Layout, # blocks of weights
+    m:Matrix, # a matrix of routed experts
+)->Layout:    # the same, or square blocks that fit
+    "Blocks that the slices of experts cut through are made finer (`fused_moe/oracle/fp8.py`)"
+    if l.rows<2 or not m.grain: return l
+    i,wide,sliced = m.grain
+    side = gcd(l.rows, l.cols, i, wide)
+    return replace(l, rows=side, cols=side) if (i%l.rows or sliced and i%l.cols) and side>=32 else l
+
 def _scales(l, m, b):
     "What scales the numbers back"
+    l = refined(l,m)
     if l.rows>1 and m.kind=='experts': n = m.parts*l.scales(m.out//m.parts, m.in_)  # each expert's gate and up have blocks of their own
     elif l.rows==1 and l.form!='fp8': n = m.out*_groups(l,m)
     else: n = l.scales(m.out, m.in_, m.parts)

@@ -6,14 +6,15 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from .layers import MLA, Attention, CrossAttention, Dense, LinearAttention, Mamba, MoE, ModelArch, stage_groups, stage_layers
+from .layers import MLA, Attention, CrossAttention, Dense, LinearAttention, Mamba, MoE, ModelArch, param_count, stage_layers
 from .quant import Layout, Matrix, Quant, online, stored
 from .units import ceil_div, round_up, show_bytes
 from .versions import release
 
 # %% auto #0
 __all__ = ['Split', 'split', 'attention', 'latent', 'indexer', 'mamba', 'linear_attention', 'cross', 'mixer', 'dense', 'experts',
-           'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'buffers', 'weight_bytes']
+           'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'buffers', 'weight_bytes',
+           'params']
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,8 @@ def experts(
 )->list[Matrix]:
     "The routed experts of one rank"
     n,i,w,p = 2 if f.gated else 1, f.intermediate//s.slices, f.latent or s.hidden, 'mlp.experts'
-    names,local = (p,p+'.0.gate_proj',p+'.0.up_proj',p+'.0.down_proj'), ceil_div(f.experts+s.redundant, s.experts)
-    return [Matrix(n*i,w,names,n,n*i if f.bias else 0,kind='experts',copies=local), Matrix(w,i,names,1,w if f.bias else 0,True,'experts',local)]
+    names,local,grain = (p,p+'.0.gate_proj',p+'.0.up_proj',p+'.0.down_proj'), ceil_div(f.experts+s.redundant, s.experts), (i,w,s.slices>1)
+    return [Matrix(n*i,w,names,n,n*i if f.bias else 0,kind='experts',copies=local,grain=grain), Matrix(w,i,names,1,w if f.bias else 0,True,'experts',local,grain=grain)]
 
 # %% ../nbs/20_weights.ipynb #c021
 def mixture(
@@ -186,20 +187,26 @@ def layer(
     "Everything in one layer of a group"
     return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra)) if m.out]
 
+_ALL = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory Falcon FalconMamba Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
+Moondream MuseGlimmer NemotronHF NemotronHP OlmoHybrid Olmoe OPT Orion PaliGemma PhiMoE Phi3V Plamo3 Qwen2Moe Qwen3Moe Qwen3Next Qwen3OmniMoe Qwen3VLMoe Qwen3_5 Rnj1 StableLm Stablelm Zamba2 GLM4V""".split()  # embedding
+_HEADS = tuple(x for x in _ALL if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2')) + ('Aria','Idefics3','SmolVLM','Phi4MM')  # head
+_NORMS = tuple(x for x in _ALL if x not in ('Qwen3_5','Qwen3Next','Phi3V'))  # final norm
+
+def _everywhere(arch, names): return arch.architecture.startswith(tuple(names)) and not arch.architecture.startswith('FalconH1')
+
 def ends(
     arch:ModelArch, # the model
     s:Split,        # the layout
-    first:bool,     # the stage has the embedding
-    last:bool,      # the stage has the head
+    first:bool=True,# first stage
+    last:bool=True, # last stage
 )->list[Matrix]:
     "Embedding, final norms and head of a stage"
-    rows,wide = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden
-    norms = s.hidden*(2 if arch.norm_bias else 1)
-    out = [Matrix(rows,wide,('embed_tokens',))] if first or last and arch.tied and arch.head else []
-    if first: out += [_vector(arch.positions*s.hidden + arch.embed_norms*norms)]
-    if first and wide!=s.hidden: out += [Matrix(s.hidden,wide)]
-    if last: out += [_vector(arch.final_norms*norms)]
-    if last and arch.head and not arch.tied: out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
+    rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
+    out = [_vector(arch.positions*s.hidden + arch.embed_norms*norms)] if first else []
+    if first or last and arch.tied and arch.head or _everywhere(arch,_ALL): out += [Matrix(rows,wide,('embed_tokens',))]
+    if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
+    if last or _everywhere(arch,_NORMS): out += [_vector(arch.final_norms*norms)]
+    if arch.head and not arch.tied and (last or _everywhere(arch,_HEADS)): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
     if last and arch.head_bias: out += [_vector(rows)]
     return [m for m in out if m.out]
 
@@ -274,3 +281,10 @@ def weight_bytes(
     mine = stage_indices(arch,engine,pp_rank)
     return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b)
             + b*arch.extra + (_towers(arch,engine,s,b) if first else 0))
+
+# %% ../nbs/20_weights.ipynb #c034
+def params(
+    arch:ModelArch, # the checkpoint
+)->int:             # parameters
+    "Parameters of a checkpoint"
+    return param_count(arch)
