@@ -55,10 +55,9 @@ class Page:
 
     def __rich_console__(self, console, options):
         width = min(options.max_width, 120)
-        yield _heading(self.title, self.note, 'bold', width)
-        for b in self.blocks:
-            if b is None or not _body(b): continue
-            yield ''
+        if self.title: yield _heading(self.title, self.note, 'bold', width)
+        for i,b in enumerate(b for b in self.blocks if b is not None and _body(b)):
+            if self.title or i: yield ''
             if b.title: yield _heading(b.title, b.note, 'bold cyan', width)
             yield from _RICH[type(b)](b, width)
 
