@@ -42,8 +42,8 @@ def batch_defaults(
 )->tuple[int,int]:            # T, S
     "The tokens and requests of one step before the model has a say"
     name = name.lower().replace('-',' ')
-    for low,without,tier in at(BATCH_TIERS, version):
-        if memory>=low*GiB and not any(w in name if isinstance(w,str) else w==tuple(capability) for w in without): return tier[usage]
+    left_out = lambda w: w in name if isinstance(w,str) else w==tuple(capability)
+    return next(tier[usage] for low,without,tier in at(BATCH_TIERS, version) if memory>=low*GiB and not any(map(left_out, without)))
 
 # %% ../nbs/15_defaults.ipynb #c012
 def step_limits(

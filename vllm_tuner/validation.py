@@ -10,19 +10,24 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from .units import GiB, ceil_div, gib, round_up, show_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, stage_groups
-from .versions import at, release
+from .versions import NEWEST, at, release
 from .backends import BACKENDS, Need, accepts, candidates
 from .defaults import derived_len
 from .engine import Engine, _need, attentions as _inside
-from .flags import _facts, flag_kind, lacks, settings, to_flags
+from .flags import Command, _facts, flag_kind, lacks, settings, to_flags
 from .kv_cache import kv_plan
+from .memory import baseline_bytes, memory
+from .intake import read_config
+from .devices import device as find_device
+from .models import arch as find_arch
 
 # %% auto #0
 __all__ = ['STAGES', 'Fix', 'Finding', 'Case', 'Draft', 'rule', 'attentions', 'heads', 'kv_heads', 'ffns', 'tps', 'dtype_rules',
            'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules', 'state_rules',
            'parallel_rules', 'scheduler_rules', 'lora_rules', 'flag_rules', 'speculation_rules', 'layout_rules',
            'division_rules', 'stage_rules', 'backend_rules', 'alignment_rules', 'cache_drafts', 'state_drafts',
-           'memory_tries', 'memory_rules', 'drafts', 'refusal', 'check']
+           'memory_tries', 'available', 'free_rules', 'memory_rules', 'knowledge_rules', 'graph_rules', 'drafts',
+           'refusal', 'check', 'Checked', 'validate']
 
 # %% ../nbs/40_validation.ipynb #c005
 class Fix(Mapping):
@@ -323,7 +328,7 @@ def division_rules(c:Case):
 def stage_rules(c:Case):
     "Every pipeline stage has a layer that caches"
     pp,n = c.asked.pipeline_parallel_size,c.arch.n_layers
-    if pp>n: yield Draft('error','empty-stage', f'integer division or modulo by zero (pipeline_parallel_size {pp} exceeds the {n} layers of the model, so some stages own none)', tuple({'pipeline_parallel_size':k} for k in (1<<n.bit_length()-1,2,1)))
+    if pp>n: yield Draft('error','empty-stage', 'integer division or modulo by zero', tuple({'pipeline_parallel_size':k} for k in (1<<n.bit_length()-1,2,1)), f'the {n} layers of the model do not fill {pp} stages, and vLLM divides by the layers of an empty one')
 
 # %% ../nbs/40_validation.ipynb #c029
 def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the layer
@@ -332,7 +337,8 @@ def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the la
     if b.name=='FLASHINFER' and n.kv_dtype.startswith('nvfp4') and cap[0]!=10 and c.asked.attention_backend!='FLASHINFER': return ["ModuleNotFoundError: No module named 'flashinfer'"]
     if accepts(b, n, cap, c.asked.vllm_version): return []
     checks = ((not b.dims or n.dim in b.dims,'head_size not supported'), (n.dtype!='float32' or b.fp32,'dtype not supported'), (n.kv_dtype in b.kv,'kv_cache_dtype not supported'), (not n.block or b.takes(n.block),'block_size not supported'),
-              ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.dcp==1 or b.dcp,'DCP not supported'))
+              (not n.prefix or b.prefix,'partial multimodal token full attention not supported'), (not n.sinks or b.sinks or b.name=='FLASH_ATTN','attention sinks not supported'),
+              ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.kind in b.kinds,f'attention type {n.kind} not supported'), (n.dcp==1 or b.dcp,'DCP not supported'))
     return [text for ok,text in checks if not ok] or ['combination not supported']
 
 # %% ../nbs/40_validation.ipynb #c030
@@ -348,10 +354,24 @@ def backend_rules(c:Case):
         reasons = {b:_against(BACKENDS[b],n,c) for b in names}
         if all(reasons.values()): yield _no_backend(c, m, n, reasons); return
 
+_ASKED = (((0,0,0), ()), ((0,17,0), ('use_per_head_quant_scales',)), ((0,21,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant')), ((0,24,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant','use_kv_connector')),
+          ((0,26,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_pcp')),
+          ((0,28,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp')),
+          ((0,29,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp','use_dcp')),
+          ((0,30,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp','use_dcp','use_rswa')))  # v1/attention/selector.py
+
+def _question(c:Case, m, n:Need)->str:
+    "The question to the selector as vLLM prints it"
+    said = {'has_sliding_window':bool(getattr(m,'window',None)), 'use_pcp':c.asked.prefill_context_parallel_size>1, 'use_dcp':n.dcp>1}
+    more = {k:said.get(k,False) for k in at(_ASKED, c.asked.vllm_version)}
+    head = dict(head_size=n.dim, dtype=f'torch.{n.dtype}', kv_cache_dtype=n.kv_dtype, block_size=n.block or None, use_mla=n.mla, has_sink=n.sinks, use_sparse=n.sparse, use_mm_prefix=n.prefix)
+    kind = {'decoder':'DECODER','cross':'ENCODER_DECODER','encoder':'ENCODER_ONLY'}[n.kind]
+    scales = {'use_per_head_quant_scales':more.pop('use_per_head_quant_scales')} if more else {}
+    return ', '.join(f'{k}={v}' for k,v in {**head, **scales, 'attn_type':f'AttentionType.{kind}', **more}.items())
+
 def _no_backend(c:Case, m, n:Need, reasons:dict)->Draft:
     "vLLM's sentence when nothing can serve a layer"
-    config = (f'head_size={n.dim}, dtype=torch.{n.dtype}, kv_cache_dtype={n.kv_dtype}, block_size={n.block or None}, use_mla={n.mla}, has_sink={n.sinks}, use_sparse={n.sparse}, use_mm_prefix={n.prefix}, use_per_head_quant_scales=False, '
-              f'attn_type=AttentionType.DECODER, has_sliding_window={bool(getattr(m,"window",None))}, ...')
+    config = _question(c, m, n)
     said = '{' + ', '.join(f"{b}: [{', '.join(r)}]" for b,r in reasons.items()) + '}'
     single = [{'block_size':None},{'kv_cache_dtype':'auto'},{'attention_backend':None},{'decode_context_parallel_size':1},{'dtype':'auto'},{'dtype':'bfloat16'}]
     both = {k:v for t in single[:4] for k,v in t.items()}
@@ -406,7 +426,19 @@ def cache_drafts(c:Case, available):
     elif plan.groups:
         most = plan.estimated_max_len
         if c.asked.max_model_len=='auto': yield Draft('error','no-auto-fit', 'Cannot auto-fit max_model_len: not enough GPU memory available to serve even a single token. Try increasing `gpu_memory_utilization`.', memory_tries(c)); return
-        yield Draft('error','no-room-for-one', _no_room(c, plan.needed_bytes, plan.available_bytes, most), (*memory_tries(c), *(({'max_model_len':most},) if most>0 else ())))
+        shorter = ({'max_model_len':most},) if most>0 else ()
+        tries = memory_tries(c)
+        yield Draft('error','no-room-for-one', _no_room(c, plan.needed_bytes, plan.available_bytes, most), (*tries,*shorter) if c.asked.max_model_len else (*tries[:_free(tries)],*shorter,*tries), _predicted(c))
+
+def _free(tries)->int: # how many
+    "Changes at the head of the list that cost nothing"
+    return sum(set(t)=={'gpu_memory_utilization'} for t in tries)
+
+def _predicted(c:Case)->str:
+    "How sure the ledger is, where the bytes for the cache are its own"
+    if c.available is not None or c.e.kv_cache_memory_bytes: return ''
+    low,high = memory(c.arch, c.device, c.e).interval('kv_cache')
+    return f'the memory left for the cache is predicted: in nine of ten start-ups between {gib(low):.1f} and {gib(high):.1f} GiB'
 
 def state_drafts(c:Case, plan):
     "One block for the state of every request that a decode graph may hold"
@@ -428,10 +460,47 @@ def memory_tries(c:Case)->tuple[dict,...]:
     out += [{'max_num_seqs':s} for s in (256,64,16) if s<c.e.max_num_seqs] + [{'max_num_batched_tokens':2048,'max_num_seqs':16}] * (c.e.max_num_batched_tokens>2048)
     return tuple(out + [t for t in tps(c) if t['tensor_parallel_size']>c.tp])
 
+def available(c:Case)->int|tuple[int,...]: # bytes for the cache, per stage
+    "What is left for the cache: as given, else as the ledger predicts"
+    if c.available is not None: return c.available
+    return c.e.kv_cache_memory_bytes or tuple(s.available for s in memory(c.arch, c.device, c.e).per_stage)
+
+@rule('memory')
+def free_rules(c:Case):
+    "The share that is asked for is free when vLLM starts"
+    if c.available is not None: return
+    total,u = c.device.memory, c.e.gpu_memory_utilization
+    want,free = math.ceil(total*u), total-baseline_bytes(c.arch, c.device, c.e)
+    if want<=free: return
+    a,b,d = (f'{round(gib(x),2)}' if c.version>=(0,12,0) else f'{gib(x):.2f}' for x in (free,total,want))
+    tries = tuple({'gpu_memory_utilization':x} for x in (math.floor(free/total*100)/100,) if x>0)
+    yield Draft('error','free-memory', f'Free memory on device cuda:0 ({a}/{b} GiB) on startup is less than desired GPU memory utilization ({u:g}, {d} GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.', tries,
+                'how much is free is an estimate: the context of CUDA and the communicators of the other ranks take the rest')
+
 @rule('memory')
 def memory_rules(c:Case):
     "The cache holds at least one request"
-    if c.available is not None: yield from cache_drafts(c, c.available)
+    yield from cache_drafts(c, available(c))
+
+# %% ../nbs/40_validation.ipynb #x002
+@rule('advice')
+def knowledge_rules(c:Case):
+    "What was not understood or had to be assumed"
+    if (keys:=c.arch.unknown):
+        shown = ', '.join(keys[:8]) + (f' and {len(keys)-8} more' if len(keys)>8 else '')
+        yield Draft('warning','config-keys', f'the configuration of this model has settings that are not understood here and were left out: {shown}', (), 'the nearest known shape was taken; what these settings change is missing from every figure')
+    for n in c.arch.notes: yield Draft('note','model', n)
+    if c.device.assumed: yield Draft('note','device', c.device.assumed)
+    if release(c.asked.vllm_version)>NEWEST: yield Draft('note','version', f'vLLM {c.asked.vllm_version} is newer than what is known here; the rules of {".".join(map(str,NEWEST))} were applied')
+
+@rule('advice')
+def graph_rules(c:Case):
+    "Graphs that are missing where they would help"
+    sizes,spec = c.asked.cudagraph_capture_sizes, c.asked.speculative_config
+    most = c.e.max_num_seqs*(1+spec.num_speculative_tokens if spec else 1)
+    if c.asked.enforce_eager: yield Draft('note','eager','enforce_eager: nothing is compiled and no CUDA graph is recorded; small batches decode markedly slower', ({'enforce_eager':False},))
+    elif sizes and max(c.e.cudagraph_capture_sizes, default=0)<most<=512:
+        yield Draft('note','graph-coverage', f'decode batches between {max(c.e.cudagraph_capture_sizes, default=0)} and {most} run without a CUDA graph', ({'cudagraph_capture_sizes':None},))
 
 # %% ../nbs/40_validation.ipynb #c037
 def drafts(
@@ -444,18 +513,19 @@ def drafts(
     "What the rules say, before any fix is tried"
     case,out = Case(arch, device, engine, engine.resolve(arch,device), available),[]
     for stage in stages:
+        if stage!='advice' and any(d.level=='error' for d in out): continue
         out += [d for r in STAGES[stage] for d in r(case)]
-        if any(d.level=='error' for d in out): break
     return tuple({(d.code,d.what):d for d in out}.values())
 
 def refusal(
     arch,            # `ModelArch`
     device,          # `Device`
     engine:Engine,   # what the user set
-    available=None,  # bytes for the cache, if known
+    available=None,  # bytes for the cache, or one figure per stage; `None` leaves the memory out
 )->str|None:         # vLLM's sentence, or `None` if it would start
     "Whether vLLM would refuse, without looking for fixes"
-    return next((d.what for d in drafts(arch, device, engine, available) if d.level=='error'), None)
+    stages = ('config','build') if available is None else ('config','build','memory')
+    return next((d.what for d in drafts(arch, device, engine, available, stages) if d.level=='error'), None)
 
 def _repair(arch, device, engine, available, tries, depth=2)->dict|None:
     "The first change with which nothing is refused any more; a second change may follow a first that cures only part"
@@ -482,3 +552,56 @@ def check(
         fix = _repair(arch, device, engine, available_bytes, d.tries) if d.level=='error' else next(iter(d.tries),None)
         out.append(Finding(d.level, d.code, d.what, Fix(fix or {}), d.hint))
     return sorted(out, key=lambda f: ('error','warning','note').index(f.level))
+
+# %% ../nbs/40_validation.ipynb #x102
+@dataclass(frozen=True, slots=True)
+class Checked:
+    "One server, and what is wrong with it"
+    command:Command                # as read
+    findings:tuple[Finding,...]    # errors first
+    engine:Engine|None=None        # the flags as a value, `None` where they make none
+    arch:object|None=None          # the model, `None` where it is not known
+
+    @property
+    def ok(self)->bool:
+        "Whether vLLM would start"
+        return not any(f.level=='error' for f in self.findings)
+
+    def __str__(self): return '\n'.join([f'{self.command.name or self.command.model or "server"}: {"vLLM starts" if self.ok else "vLLM refuses to start"}', *('  '+str(f).replace('\n','\n  ') for f in self.findings)])
+
+    def _repr_markdown_(self): return f'**{self.command.name or self.command.model or "server"}**: {"vLLM starts" if self.ok else "vLLM refuses to start"}\n\n' + '\n'.join('- '+f._repr_markdown_() for f in self.findings)
+
+def _try(f, code:str, *a, **kw):
+    "The value, or the complaint as a finding"
+    try: return f(*a, **kw), None
+    except ValueError as ex: return None, Finding('error', code, str(ex))
+
+def _world(cmd:Command, e:Engine)->tuple[Finding,...]:
+    "More ranks than the surroundings give GPUs"
+    n = e.world_size*e.data_parallel_size
+    if not cmd.gpus or n<=cmd.gpus: return ()
+    said = (f'World size ({n}) is larger than the number of available GPUs ({cmd.gpus}) in this node. If this is intentional and you are using:\n- ray, set \'--distributed-executor-backend ray\'.\n'
+            "- multiprocessing, set '--nnodes' appropriately.")
+    return (Finding('error','world-size', said, Fix({'tensor_parallel_size':cmd.gpus} if e.pipeline_parallel_size*e.data_parallel_size==1 else {}), f'the file asks for {cmd.gpus} GPUs'),)
+
+# %% ../nbs/40_validation.ipynb #x103
+def validate(
+    source,               # a command line, words, YAML, a compose file, a manifest, a path to one, a mapping
+    device,               # card by name, or `Device`
+    version:str='0.33.0', # vLLM's
+    usage:str='serve',    # 'serve' or 'llm'
+    model:str|None=None,  # model, where the source names none
+)->tuple[Checked,...]:    # one per server found
+    "Check every vLLM server that a file or a command line describes"
+    return tuple(_validate(c, find_device(device), version, usage, model) for c in read_config(source, version))
+
+def _validate(cmd:Command, device, version, usage, model)->Checked:
+    "One server"
+    out = [Finding('error','command-line',p) for p in cmd.problems]
+    name = cmd.model or model
+    a,bad = _try(find_arch,'model',name) if name else (None,Finding('error','model','no model is named', Fix(), 'write it behind `vllm serve`, or give it as `model`'))
+    e,worse = _try(cmd.engine,'value',vllm_version=version,usage=usage)
+    out += [f for f in (bad,worse) if f]
+    if e is not None: out += _world(cmd,e)
+    if a is not None and e is not None: out += check(a,device,e)
+    return Checked(cmd, tuple(sorted(out, key=lambda f: ('error','warning','note').index(f.level))), e, a)

@@ -35,7 +35,7 @@ class Oracle:
     "One vLLM version on one pretended GPU."
     def __init__(self, home, version, gpu='H100', flashinfer=True):
         from . import fake_cuda
-        self.home, self.version, self.gpu = Path(home), version, gpu
+        self.home, self.version, self.gpu = Path(home).resolve(), version, gpu
         fake_cuda.environment(home, gpu)
         tree = self.home/f'wheel-{version}'
         sys.path[:0] = [str(tree), str(self.home/'tv')] + ([str(self.home/f'flashinfer-{version}')] if flashinfer else [])
