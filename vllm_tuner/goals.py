@@ -95,10 +95,10 @@ class Broken:
 
 def broken(
     slo:SLO,               # what must hold
-    p:Prediction,          # of one server
+    p:Prediction,          # of one replica
     concurrency:float,     # requests of mean length that may be in flight, over all servers
     context:int,           # `max_model_len`
-    servers:int=1,         # that share the load
+    servers:int=1,         # replicas that share the load
     arrivals:float|None=None, # requests per second over all servers
 )->tuple[Broken,...]:
     "The limits that do not hold"

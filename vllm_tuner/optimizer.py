@@ -11,16 +11,16 @@ from .devices import Device, devices
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, Broken, bound, broken, per_million, price, scores, slo_of
 from .memory import memory
-from .screen import ALLOW, BUDGETS, PARAMS, SEQS, Family, families, lengths, margin, request_bytes, shares, table
+from .screen import ALLOW, BUDGETS, PARAMS, SEQS, Family, curve, demand, families, lengths, margin, request_bytes, shares, steady, table
 from .serving import predict
-from .step_time import step_time
 from .units import show_bytes
 from .validation import Fix, check, refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'FLAGS', 'Candidate', 'share', 'candidate', 'Pool', 'simulate_best', 'Why', 'Rejected', 'Change', 'Plan',
-           'notes', 'effect', 'reasons', 'lean', 'bindings', 'held_context', 'shortage', 'cures', 'search', 'offers']
+__all__ = ['ENGINE', 'FLAGS', 'Candidate', 'share', 'candidate', 'goodput', 'Pool', 'simulate_best', 'Why', 'Rejected', 'Change',
+           'Plan', 'notes', 'effect', 'reasons', 'lean', 'refine', 'bindings', 'shortage', 'cures', 'search', 'offers',
+           'Frontier', 'nondominated', 'pareto']
 
 # %% ../nbs/42_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
@@ -32,11 +32,12 @@ class Candidate:
     engine:Engine            # flags as they would be written
     replicas:int             # independent servers
     memory:object            # `Memory` of the worst rank, `None` if vLLM refuses before
-    prediction:object        # `Prediction` of one server, `None` if it does not start
+    prediction:object        # `Prediction` of one replica, `None` if it does not start
     refused:str=''           # vLLM's sentence, '' if it starts
     broken:tuple[Broken,...]=()  # limits that do not hold
     concurrency:float=0.     # requests of mean length that may be in flight, over all servers
     score:float=0.           # objective, relative to the best: higher is better
+    goodput:float|None=None  # requests per second over all replicas that keep the limits, where that was asked
 
     @property
     def servers(self)->int: # engines that share the load
@@ -51,7 +52,7 @@ class Candidate:
     @property
     def throughput(self)->float: # generated tokens per second, all servers
         "What all servers generate"
-        return self.prediction.output_tokens_per_second*self.servers if self.prediction else 0.
+        return self.prediction.output_tokens_per_second*self.replicas if self.prediction else 0.
 
     @property
     def sound(self)->bool:
@@ -90,13 +91,38 @@ def candidate(
     said = refusal(arch, device, engine, available)
     if said: return Candidate(arch, engine, replicas, m, None, said)
     e,servers = engine.resolve(arch, device), replicas*engine.data_parallel_size
-    p = predict(arch, device, engine, share(workload,servers), m.plan.kv_tokens)
+    p = predict(arch, device, engine, share(workload,replicas), None if params==PARAMS else m.plan.kv_tokens)
     i,o,longest = lengths(workload)
     n = servers*min(e.max_num_seqs, m.kv_cache/request_bytes(arch, device, e, i+o/2))
     s = slo or SLO()
-    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, servers, workload.requests_per_second), n)
+    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n)
 
 # %% ../nbs/42_optimizer.ipynb #c010
+def goodput(
+    arch,                      # `ModelArch`
+    device,                    # `Device`
+    engine:Engine,             # flags
+    workload:WorkloadProfile,  # its lengths count, its rate is where the search starts
+    slo:SLO,                   # what must hold
+    params=PARAMS,             # corrections
+    replicas:int=1,            # independent servers
+    steps:int=6,               # halvings once the load is bracketed
+)->Candidate:                  # at the heaviest load that was found to hold
+    "The heaviest Poisson load within the limits"
+    at = lambda r: replace(candidate(arch, device, engine, replace(workload, requests_per_second=r, max_concurrency=None, num_requests=None), slo, params, replicas), goodput=r)
+    r = workload.requests_per_second or .5*replicas
+    c,low,high = at(r),None,None
+    if not c.prediction: return replace(c, goodput=0.)
+    while low is None or high is None:
+        low,high = (c,high) if c.sound else (low,r)
+        if low is None and r<1e-3: return replace(c, goodput=0.)
+        if low is None or high is None: r = r/4 if low is None else r*4; c = at(r)
+    for _ in range(steps):
+        c = at((low.goodput*high)**.5)
+        low,high = (c,high) if c.sound else (low,c.goodput)
+    return low
+
+# %% ../nbs/42_optimizer.ipynb #c014
 _SCREENED = {'ttft_ms':lambda s,o: s.ttft, 'tpot_ms':lambda s,o: s.tpot, 'itl_ms':lambda s,o: s.itl, 'e2e_ms':lambda s,o: s.ttft+o*s.tpot}
 
 class Pool:
@@ -132,12 +158,16 @@ class Pool:
         over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + 20.*t.state.saturated
         return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
 
-# %% ../nbs/42_optimizer.ipynb #c011
+# %% ../nbs/42_optimizer.ipynb #c015
+def _achieved(c:Candidate)->float:
+    "What the throughput objective counts: output tokens per second; requests per second within limits where goodput was asked"
+    return c.throughput if c.goodput is None else max(c.goodput, 1e-9)
+
 def _learn(pool:Pool, k:int, i:int, c:Candidate):
     "Keep a simulation and its ratios"
     pool.seen[k,i] = c
     if not c.prediction: pool.tables[k].why[i] = 3; return
-    r,figs = pool.rows[k],{'throughput':c.throughput, 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}}
+    r,figs = pool.rows[k],{'throughput':_achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}}
     for n,v in figs.items():
         if 0<v<math.inf and 0<r[n][i]<math.inf: pool.ratios[k].setdefault(n,[]).append(v/r[n][i])
 
@@ -164,9 +194,9 @@ def simulate_best(
 def _value(c:Candidate, pool:Pool, best)->float:
     "What `Pool.values` says of a row, for a simulated candidate"
     if not c.prediction: return -math.inf
-    return float(pool.score(c.throughput, c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.concurrency, c.gpus, best)) if not c.broken else -10-c.excess
+    return float(pool.score(_achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.concurrency, c.gpus, best)) if not c.broken else -10-c.excess
 
-# %% ../nbs/42_optimizer.ipynb #c013
+# %% ../nbs/42_optimizer.ipynb #c017
 @dataclass(frozen=True, slots=True)
 class Why:
     "One flag, and the reason for its value"
@@ -198,7 +228,7 @@ class Change:
 
     def __str__(self): return self.text
 
-# %% ../nbs/42_optimizer.ipynb #c014
+# %% ../nbs/42_optimizer.ipynb #c018
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     "A decision with its reasons"
@@ -237,7 +267,7 @@ class Plan:
 
     @property
     def prediction(self):
-        "`Prediction` of one server, `None` if nothing starts"
+        "`Prediction` of one replica, `None` if nothing starts"
         return self.choice and self.choice.prediction
 
     @property
@@ -265,12 +295,13 @@ class Plan:
         "What a million generated tokens cost, `None` where the price is unknown"
         return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.dollars_per_gpu_hour else None
 
-# %% ../nbs/42_optimizer.ipynb #c015
+# %% ../nbs/42_optimizer.ipynb #c019
 def _headline(plan:Plan)->str:
     "The choice in one line"
     c,p = plan.choice,plan.choice.prediction
-    lo,hi = (x*c.servers for x in p.interval('output_tokens_per_second',.8))
-    return (f'{c.throughput:,.0f} output tokens/s ({lo:,.0f} to {hi:,.0f}), TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
+    lo,hi = (x*c.replicas for x in p.interval('output_tokens_per_second',.8))
+    good = f'{c.goodput:,.3g} requests/s within the limits: ' if c.goodput is not None else ''
+    return (good+f'{c.throughput:,.0f} output tokens/s ({lo:,.0f} to {hi:,.0f}), TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
             + (f', ${plan.cost:.2f} per million output tokens' if plan.cost else ''))
 
 def notes(plan:Plan)->tuple[str,...]: # plain lines
@@ -287,7 +318,7 @@ def _markdown(plan): return f'**{plan.model}** on {plan.device.name}: `{plan.eng
 
 Plan.notes,Plan.__repr__,Plan._repr_markdown_ = notes,_lines,_markdown
 
-# %% ../nbs/42_optimizer.ipynb #c017
+# %% ../nbs/42_optimizer.ipynb #c021
 def _moved(x:float, y:float)->str:
     "A relative change as people say it"
     return f'{y/x-1:+.0%}' if x>0 and math.isfinite(x) and math.isfinite(y) and abs(y/x-1)>=.01 else ''
@@ -338,7 +369,7 @@ def _text(c, asked, k, again)->str:
     said = effect(c, again(replace(c.engine,**{k:getattr(asked,k)})))
     return f'without it: {said}' if said else 'kept for its neighbours'
 
-# %% ../nbs/42_optimizer.ipynb #c018
+# %% ../nbs/42_optimizer.ipynb #c022
 def lean(
     c:Candidate,    # the best of the search
     asked:Engine,   # what the user had set
@@ -352,7 +383,27 @@ def lean(
         if d.prediction and d.excess<=c.excess and d.score>=c.score*(1-loss): c = d
     return c
 
-_PARTS = {'linear':'dense projections','experts':'experts','attention':'reading the cache','prefill':'attention of prompts','head':'the output layer','comm':'exchange between GPUs','launch':'launches and scheduling'}
+_PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
+          'state':('memory bandwidth','recurrent states'), 'attention':('arithmetic','attention of prompts'), 'elementwise':('memory bandwidth','norms and activations'), 'comm':('the links','exchange between GPUs'), 'head':('memory bandwidth','the output layer'),
+          'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling')}
+
+def refine(
+    c:Candidate,    # the best of the search
+    asked:Engine,   # what the user had set
+    again,          # engine -> scored `Candidate`
+    most:int=4,     # tries
+)->Candidate:
+    "Between the notches of `max_num_seqs`: the most requests that still keep the limits"
+    n = c.engine.max_num_seqs
+    if n is None or asked.max_num_seqs is not None or not c.sound: return c
+    low,high = n,min((x for x in SEQS if x>n), default=2*n)
+    for _ in range(most):
+        mid = (low+high)//2
+        if mid==low or high-low<=max(1,low//16): break
+        d = again(replace(c.engine, max_num_seqs=mid, max_num_batched_tokens=c.engine.max_num_batched_tokens and max(mid,c.engine.max_num_batched_tokens)))
+        if d.sound and d.score>=c.score: c,low = d,mid
+        else: high = mid
+    return c
 
 def bindings(
     c:Candidate,              # the choice
@@ -364,25 +415,12 @@ def bindings(
     p,e,m = c.prediction,c.memory.engine,c.memory
     out = [f'{k}: {bound(p,k,slo.confidence):,.4g} of {v:,.4g} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
     held = c.servers*m.kv_cache/request_bytes(c.arch, device, e, sum(lengths(workload)[:2]))
-    if p.concurrency*c.servers>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
-    elif p.concurrency>.9*e.max_num_seqs: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
-    return (*out, _bottleneck(c, device, workload))
+    if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
+    elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
+    part = p.step.bound
+    return (*out, f'{_PARTS[part][0]}: {getattr(p.step,part)/p.step.total:.0%} of a {1e3*p.step.total:.1f} ms decode step is {_PARTS[part][1]}')
 
-def _bottleneck(c, device, workload)->str:
-    "What a decode step spends most on, and which resource that is: weights cost the same for twice the batch until arithmetic takes over"
-    p,e = c.prediction,c.memory.engine
-    steps = [step_time(c.arch, device, e, max(1,round(k*p.concurrency)), k*p.concurrency*held_context(workload)) for k in (1,2)]
-    top = max(_PARTS, key=lambda k: getattr(steps[0],k,0.))
-    grows = getattr(steps[1],top)/max(getattr(steps[0],top),1e-12)
-    kind = {'attention':'memory bandwidth','comm':'the links','launch':'the host','prefill':'arithmetic'}.get(top) or ('arithmetic' if grows>1.6 else 'memory bandwidth')
-    return f'{kind}: {getattr(steps[0],top)/steps[0].total:.0%} of a {1e3*steps[0].total:.1f} ms decode step is {_PARTS[top]}'
-
-def held_context(w:WorkloadProfile)->float:
-    "Tokens that a running request keeps, mean over its life"
-    i,o,_ = lengths(w)
-    return i+o/2
-
-# %% ../nbs/42_optimizer.ipynb #c020
+# %% ../nbs/42_optimizer.ipynb #c024
 def shortage(
     c:Candidate, # one that does not start
 )->str:
@@ -434,7 +472,7 @@ def cures(
             if isinstance(a,dict) and isinstance(b,dict) and not set(a)&set(b) and not {tuple(a),tuple(b)}&kinds and starts(a,b): kinds|={tuple(a),tuple(b)}; found.append(Change(Fix({**a,**b}), f'{said}, and {text}'))
     return tuple(found)
 
-# %% ../nbs/42_optimizer.ipynb #c022
+# %% ../nbs/42_optimizer.ipynb #c026
 def _shorter(fams:list[Family], device, params, need:int)->list[Family]:
     "Families whose stated context does not fit anywhere, with the longest that does"
     out = []
@@ -479,32 +517,40 @@ def search(
     if (bad := [x for x in allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
     slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
-    work = lambda f,e: candidate(f.arch, device, e, workload, slo, params, f.replicas)
+    good = objective=='goodput'
+    if good: workload,simulations = _load_free(workload), min(simulations,6)
+    work = lambda f,e: (goodput if good else candidate)(f.arch, device, e, workload, slo, params, f.replicas)
+    bars = {k.partition('_')[0]:v/1e3 for k,v in slo.limits if k.partition('_')[0] in ('ttft','tpot','itl')} if good else None
     score = lambda *x: scores(objective, workload.target_metric, params, *x)
     fams,no = _startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
-    tabs = [table(f, device, workload, params, 'eager' in allow) for f in fams]
-    if fams and not any((t.why==0).any() for t in tabs): tabs = [table(f, device, workload, params, 'eager' in allow) for f in _shorter(fams, device, params, max(slo.min_context, lengths(workload)[2]))]
+    tabs = [table(f, device, workload, params, 'eager' in allow, bars) for f in fams]
+    if fams and not any((t.why==0).any() for t in tabs): tabs = [table(f, device, workload, params, 'eager' in allow, bars) for f in _shorter(fams, device, params, max(slo.min_context, lengths(workload)[2]))]
     pool,base = Pool(tabs, workload, slo, score),work(own,engine)
     found = simulate_best(pool, work, simulations)
     return _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain)
+
+def _load_free(w:WorkloadProfile)->WorkloadProfile:
+    "Lengths without a load"
+    return replace(w, requests_per_second=None, max_concurrency=None, num_requests=None)
 
 def _startable(fams, device):
     "Families that vLLM does not refuse outright, and those that it does"
     said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
 
-# %% ../nbs/42_optimizer.ipynb #c023
+# %% ../nbs/42_optimizer.ipynb #c027
 def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain):
     "Rank, prune, explain"
     ok = [c for c in (base,*found) if c.prediction]
     down = tuple(no+_turned_down(pool))
     if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings), tuple(found), sum(map(len,pool.tables)), dollars)
-    best = (max(c.throughput for c in ok), min(c.prediction.e2e_ms.mean for c in ok), max(c.concurrency for c in ok), max(c.throughput/c.gpus for c in ok))
-    rated = lambda c: replace(c, score=float(pool.score(c.throughput, c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.concurrency, c.gpus, best))) if c.prediction else c
+    best = (max(map(_achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.concurrency for c in ok), max(_achieved(c)/c.gpus for c in ok))
+    rated = lambda c: replace(c, score=float(pool.score(_achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.concurrency, c.gpus, best))) if c.prediction else c
     order = lambda c: (round(c.excess,3), -round(c.score,3), len(c.engine.changed()))
     ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
     again = lambda c: lambda e: rated(work(Family(c.arch,asked,c.replicas), e))
     top = lean(ranked[0], asked, again(ranked[0]))
+    top = refine(top, asked, again(top)) if explain and slo.limits else top
     second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
     why = reasons(top, asked, device, params, again(top)) if explain else ()
     return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars)
@@ -518,3 +564,68 @@ def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
         d = again(replace(c.engine, **{k:v}))
         if d.prediction and (d.excess<c.excess or d.score>1.03*c.score and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
     return tuple(out)
+
+# %% ../nbs/42_optimizer.ipynb #c029
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    "Configurations that no other beats in both speed per user and throughput per GPU"
+    points:tuple[Candidate,...]  # from the fastest per user to the fullest
+    users:tuple[int,...]         # requests in flight at each
+    device:object                # `Device`
+
+    def xy(self)->list[tuple[float,float]]: # output tokens per second of one user, of one GPU
+        "Coordinates"
+        return [(1e3/c.prediction.tpot_ms.mean, c.throughput/c.gpus) for c in self.points]
+
+    def plot(self,
+        ax=None,     # axes to draw on
+        label:str='',# for a legend
+    ):
+        "The frontier, each point labelled with its users and layout"
+        from vllm_tuner.style import GREEN, new_axes
+        ax,pts = ax or new_axes(7,4),self.xy()
+        ax.plot(*zip(*pts), 'o-', color=GREEN, label=label or None)
+        for (x,y),c,u in zip(pts,self.points,self.users): ax.annotate(f'{u} users, {_layout(c)}', (x,y), fontsize=7, xytext=(4,4), textcoords='offset points')
+        ax.set(xlabel='output tokens per second of one user', ylabel=f'output tokens per second and {self.device.name}')
+        return ax
+
+def _layout(c:Candidate)->str:
+    "A layout in short"
+    e = c.engine
+    return ' '.join([*(f'{k}{n}' for k,n in (('tp',e.tensor_parallel_size),('pp',e.pipeline_parallel_size),('dp',e.data_parallel_size)) if n>1), *(['ep'] if e.enable_expert_parallel else []), *([f'{c.replicas} replicas'] if c.replicas>1 else [])]) or '1 GPU'
+
+def nondominated(
+    x, y, # arrays, more is better
+)->list[int]: # indices, by falling `x`
+    "Points that no other beats in both"
+    out,top = [],-math.inf
+    for i in sorted(range(len(x)), key=lambda i: (-x[i],-y[i])):
+        if y[i]>top: out.append(i); top = y[i]
+    return out
+
+def pareto(
+    arch,                       # `ModelArch`
+    device,                     # `Device`
+    workload:WorkloadProfile,   # its lengths; loads are varied
+    engine:Engine=ENGINE,       # flags that are set
+    params=PARAMS,              # corrections and bounds
+    gpus:int|None=None,         # GPUs of one machine
+    allow:tuple[str,...]=('layout',), # of `ALLOW`
+    siblings:tuple=(),          # re-releases in fewer bits
+    points:int=8,               # how many to simulate
+)->Frontier:
+    "Speed per user against throughput per GPU"
+    free = _load_free(workload)
+    rows = []
+    for f in _startable(families(arch, device, engine, gpus or engine.world_size*engine.data_parallel_size, allow, siblings), device)[0]:
+        e,m = f.engine.resolve(f.arch, device),memory(f.arch, device, f.engine, params)
+        if not m.fits: continue
+        d = demand(free, 1, e.enable_prefix_caching)
+        loads = np.unique(np.round(np.geomspace(1, min(e.max_num_seqs, max(1,m.kv_cache/request_bytes(f.arch,device,e,d.held))), 12)).astype(int))
+        s = steady(curve(f.arch,device,e,d), replace(d,users=1e9), loads, e.max_num_batched_tokens, loads)
+        rows += [(f,int(n)*f.servers,1/t,r*d.output*f.servers/f.gpus) for n,t,r in zip(loads, s.tpot, s.rate)]
+    best = nondominated([r[2] for r in rows], [r[3] for r in rows])
+    best = [best[round(i)] for i in np.unique(np.round(np.linspace(0,len(best)-1,min(points,len(best)))))] if best else []
+    cs = [(candidate(f.arch, device, f.engine, replace(free,max_concurrency=n), None, params, f.replicas),n) for f,n,_,_ in (rows[i] for i in best)]
+    keep = nondominated(*zip(*[(1/c.prediction.tpot_ms.mean, c.throughput/c.gpus) for c,_ in cs])) if cs else []
+    return Frontier(tuple(cs[i][0] for i in keep), tuple(cs[i][1] for i in keep), device)

@@ -12,14 +12,14 @@ from .engine import AutotuningParameters, Engine
 from .kv_cache import kv_plan
 from .layers import MoE
 from .memory import Memory, memory
-from .step_time import step_time
+from .step_time import clock
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['API', 'ALLOW', 'PARAMS', 'SEQS', 'BUDGETS', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady',
+__all__ = ['BUDGETS', 'API', 'ALLOW', 'PARAMS', 'SEQS', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady',
            'Family', 'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space', 'request_bytes',
-           'Table', 'reach', 'table']
+           'peak', 'Table', 'reach', 'table']
 
 # %% ../nbs/41_screen.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -58,34 +58,30 @@ def demand(
     return Demand(i, o, cached, longest, w.requests_per_second and w.requests_per_second/replicas, users and max(1., users/replicas))
 
 # %% ../nbs/41_screen.ipynb #c009
+BUDGETS = (512,1024,2048,4096,8192,16384,32768)  # `max_num_batched_tokens` of interest
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    "Step times of one layout"
+    "Step times of one engine"
     batch:np.ndarray    # requests in the batch, ascending
-    graph:np.ndarray    # seconds of a decode step that replays a graph
-    eager:np.ndarray    # seconds of one that does not
+    decode:np.ndarray   # seconds of a decode step
     budget:np.ndarray   # `max_num_batched_tokens`, ascending
     prompt:np.ndarray   # seconds per prompt token at that budget
-
-def _grid(top, n=22):
-    "1 to `top` in nearly equal ratios, whole numbers"
-    return np.unique(np.round(np.geomspace(1, max(2,top), n)).astype(int))
+    largest:int         # largest captured batch, 0 for none
 
 def curve(
     arch,         # `ModelArch`
     device,       # `Device`
     engine,       # resolved
     d:Demand,     # whose lengths count
-    top:int=1024, # largest batch of interest
-    budgets=(512,1024,2048,4096,8192,16384), # `max_num_batched_tokens` of interest
+    top:int=2048, # largest batch of interest
+    budgets=BUDGETS, # `max_num_batched_tokens` of interest
 )->Curve:
     "Sample the step time"
-    e0 = replace(engine, enforce_eager=True, cudagraph_mode='NONE', cudagraph_capture_sizes=(), max_cudagraph_capture_size=0)
-    g = _grid(top); step = lambda e,*a: step_time(arch, device, e, *a).total
-    new = max(1.,d.input-d.cached)
-    budgets = np.array(sorted(budgets))
-    pre = [step(engine, 0, 0, n:=int(b), n*(d.cached+min(new,b)/2))/n for b in budgets]
-    return Curve(g.astype(float), np.array([step(replace(engine, cudagraph_capture_sizes=(int(b),), max_cudagraph_capture_size=int(b)), int(b), b*d.held) for b in g]), np.array([step(e0, int(b), b*d.held) for b in g]), budgets.astype(float), np.array(pre))
+    c,new = clock(arch, device, engine),max(1.,d.input-d.cached)
+    g = np.unique(np.round(np.geomspace(1, max(2,top), 40)).astype(int))
+    pre = [c.seconds(0, 0., int(b), b*(d.cached+min(new,b)/2))/b for b in budgets]
+    return Curve(g.astype(float), np.array([c.seconds(int(b), b*d.held) for b in g]), np.array(budgets,float), np.array(pre), max(engine.cudagraph_capture_sizes or (0,)))
 
 # %% ../nbs/41_screen.ipynb #c011
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,14 +104,11 @@ def steady(
     seqs,         # `max_num_seqs`
     budget,       # `max_num_batched_tokens`
     room,         # requests that the cache holds at once
-    largest,      # largest captured batch, 0 for no graphs
 )->Steady:
     "Batch, latencies and throughput of every configuration at once"
     cap = np.maximum(np.minimum(seqs, room), 1e-3)
     prompt = np.interp(budget, c.budget, c.prompt)*max(1.,d.input-d.cached)
-    def step(B):
-        graph,eager = np.interp(B, c.batch, c.graph), np.interp(B, c.batch, c.eager)
-        return np.where(B<=largest, graph, eager)
+    step = lambda B: np.interp(B, c.batch, c.decode)
     token = lambda B: step(B)+B/d.output*prompt
     limit = np.minimum(cap, d.users) if d.users else cap
     B = limit if d.rate is None else np.minimum(limit, 1.)
@@ -127,7 +120,7 @@ def steady(
     rate = rate if d.rate is None else np.minimum(rate, d.rate)
     wait = np.maximum(0, (d.users or 0)-B)/np.maximum(rate,1e-9) if d.rate is None else np.where(saturated, np.inf, 0.)
     spread = np.sqrt(np.maximum(B,1.)) if d.rate else 1e-3
-    cover = np.where(np.asarray(largest)>0, 1/(1+np.exp(-np.clip(1.7*(largest+.5-B)/spread,-40,40))), 0.)
+    cover = 1/(1+np.exp(-np.clip(1.7*(c.largest+.5-B)/spread,-40,40))) if c.largest else np.zeros(np.shape(B))
     return Steady(B, cap, alone+wait, tpot, step(np.maximum(B,1.))+np.minimum(budget,d.input*np.maximum(B,1.))/d.input*prompt, rate, cover, saturated)
 
 # %% ../nbs/41_screen.ipynb #c016
@@ -186,8 +179,6 @@ def families(
 # %% ../nbs/41_screen.ipynb #c020
 PARAMS = AutotuningParameters()  # nothing corrected
 SEQS = (1,2,4,8,16,24,32,48,64,96,128,192,256,384,512,768,1024,1536,2048)
-BUDGETS = (512,1024,2048,4096,8192,16384,32768)
-
 def margin(
     m:Memory, # the ledger
 )->int:       # bytes
@@ -249,6 +240,22 @@ def request_bytes(
     p = kv_plan(arch, device, replace(engine, max_model_len=n, original_max_model_len=n, num_gpu_blocks_override=None), 2**40)
     return max(1., p.bytes_per_block*p.blocks_per_request) if p.groups else 1.
 
+def peak(
+    c:Curve,      # step times
+    d:Demand,     # lengths; its rate and users are ignored
+    seqs, budget, room, # as for `steady`
+    limits:dict,  # figure of `Steady` -> seconds that it may take
+)->Steady:
+    "The heaviest load of each configuration that keeps the limits, element by element"
+    best = None
+    for n in np.unique(np.round(np.geomspace(1, 2048, 16)).astype(int)):
+        s = steady(c, replace(d, rate=None, users=float(n)), seqs, budget, room)
+        good = np.logical_and.reduce([getattr(s,k)<=v for k,v in limits.items()] + [s.cap>=n])
+        s = replace(s, rate=np.where(good, s.rate, 1e-9))
+        if best is None: best = s
+        else: better = s.rate>best.rate; best = Steady(*(np.where(better, getattr(s,k), getattr(best,k)) for k in Steady.__slots__))
+    return best
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     "Every configuration of a family, one array element each"
@@ -276,7 +283,7 @@ class Table:
 
 def reach(c:Curve, d:Demand, room:float)->int:
     "Batch that a workload reaches when `max_num_seqs` does not hold it back"
-    B = float(steady(c, d, 4096, c.budget[-1], room, 1e9).batch)
+    B = float(steady(c, d, 4096, c.budget[-1], room).batch)
     return max(1, math.ceil(min(room, B+2*math.sqrt(B) if d.rate else B)))
 
 def table(
@@ -285,24 +292,34 @@ def table(
     w:WorkloadProfile, # the whole workload
     params:AutotuningParameters=PARAMS, # corrections and bounds
     eager:bool=False,  # graphs may be given up
+    limits:dict|None=None, # figure of `Steady` -> seconds: look for the heaviest load within them, not at the workload's
 )->Table:
     "Screen a family"
     e,a = f.engine.resolve(f.arch, device), f.arch
     d,m = demand(w, f.servers, e.enable_prefix_caching), memory(a, device, e, params)
     each = request_bytes(a, device, e, d.held)
-    c = curve(a, device, e, d, max(SEQS), BUDGETS)
-    sp = space(f, device, reach(c, d, max(1,m.kv_cache)/each), params, eager)
+    sp = space(f, device, reach(curve(a, device, e, d), d, max(1,m.kv_cache)/each), params, eager)
     index = np.array(np.meshgrid(*[np.arange(len(v)) for v in sp.values()], indexing='ij')).reshape(4,-1)
-    seqs,budget,largest,other = _terms(f, device, sp, params)
+    engines,seqs,budget,other = _terms(f, device, sp, params)
     share = np.array([u or e.gpu_memory_utilization for u in sp['gpu_memory_utilization']])
     u,s,t,g = index
     kv = np.full(len(u), float(e.kv_cache_memory_bytes)) if e.kv_cache_memory_bytes else device.memory*share[u]-other(s,t,g)
     why = np.where(kv<m.plan.needed_bytes, 1, np.where(budget[t]<seqs[s], 2, 0))
     room = np.maximum(kv,0)/each
-    return Table(f, sp, index, room, why, steady(c, d, seqs[s], budget[t], np.maximum(room,1e-3), largest[g]))
+    at = steady if limits is None else lambda *x: peak(*x, limits)
+    parts = [at(curve(a, device, x, d), d, seqs[s[g==k]], budget[t[g==k]], np.maximum(room[g==k],1e-3)) for k,x in enumerate(engines)]
+    return Table(f, sp, index, room, why, _gather(parts, g))
+
+def _gather(parts, g):
+    "The steady states of each list of graphs, put back in the order of the rows"
+    def column(name):
+        x = np.empty(len(g), getattr(parts[0],name).dtype)
+        for k,p in enumerate(parts): x[g==k] = getattr(p,name)
+        return x
+    return Steady(*(column(n) for n in Steady.__slots__))
 
 def _terms(f, device, sp, params):
-    "Requests, tokens and largest graph of each value, and the bytes beside the cache as a function of their indices"
+    "An engine for each list of graphs, requests and tokens of each value, and the bytes beside the cache as a function of their indices"
     a,S,T,G = f.arch,sp['max_num_seqs'],sp['max_num_batched_tokens'],sp['graphs']
     put = lambda **k: replace(f.engine, **{x:y for x,y in k.items() if y is not None}).resolve(a, device)
     seqs = np.array([put(max_num_seqs=s).max_num_seqs for s in S])
@@ -312,6 +329,5 @@ def _terms(f, device, sp, params):
     beside = np.array([[(m:=led(max_num_seqs=s, max_num_batched_tokens=max(t,s))).weights+m.activation+m.non_torch for t in budget.tolist()] for s in some])
     engines = [[put(max_num_seqs=s, **g) for g in G] for s in some]
     graph = np.array([[memory(a, device, x, params).cuda_graph for x in row] for row in engines])
-    largest = np.array([x.max_cudagraph_capture_size or 0 for x in engines[-1]])
     at = lambda tab,s,j: np.array([np.interp(seqs, some, tab[:,k]) for k in range(tab.shape[1])])[j,s]
-    return seqs, budget, largest, lambda s,t,g: at(beside,s,t)+at(graph,s,g)
+    return engines[-1], seqs, budget, lambda s,t,g: at(beside,s,t)+at(graph,s,g)
