@@ -143,3 +143,64 @@ def test_every_page_is_accessible(page, site, axe):
         page.goto(f'{site}/{f.relative_to(SITE).as_posix()}')
         if found := serious(page, axe): trouble[f.relative_to(SITE).as_posix()] = found
     assert not trouble
+
+
+def answer(page): return page.locator('.widget-html p strong').first.inner_text()
+
+
+def changed(page, old):
+    "The headline once it differs"
+    page.wait_for_function('old => { const e = document.querySelector(".widget-html p strong"); return e && e.innerText !== old }', arg=old, timeout=30_000)
+    return answer(page)
+
+
+def turn_knobs(page):
+    "Move sliders by keyboard and mouse and change the model; each changes the answer"
+    first = answer(page)
+    assert 'tokens of KV cache' in first
+    handles = page.locator('.widget-slider .noUi-handle')
+    handles.nth(0).focus()
+    page.keyboard.press('ArrowRight')                                          # tensor parallel 1 -> 2
+    second = changed(page, first)
+    rail = page.locator('.widget-slider .noUi-base').nth(4).bounding_box()     # requests per step
+    page.mouse.click(rail['x']+rail['width']*.35, rail['y']+rail['height']/2)
+    third = changed(page, second)
+    model = page.locator('.widget-combobox input').first
+    model.fill('Qwen/Qwen3-32B')
+    model.press('Enter')
+    changed(page, third)
+    assert 'Qwen/Qwen3-32B --tensor-parallel-size 2' in page.locator('.widget-html code').first.inner_text()
+
+
+@needs_browser
+def test_the_app_in_voila(page):
+    pytest.importorskip('voila')
+    port = free_port()
+    process = serve([sys.executable, '-m', 'voila', 'vllm_tuner/data/explore.ipynb', '--no-browser', f'--port={port}', '--Voila.ip=127.0.0.1'], f'http://127.0.0.1:{port}/')
+    try:
+        page.goto(f'http://127.0.0.1:{port}/')
+        page.wait_for_selector('.widget-html p strong', timeout=60_000)
+        turn_knobs(page)
+        shot(page, 'voila-memory')
+        for title in ('Graphs', 'Load'):
+            page.get_by_role('tab', name=title).click()
+            page.wait_for_function('t => [...document.querySelectorAll(".widget-html svg")].some(s => s.offsetParent && s.getAttribute("aria-label").includes(t))', arg={'Graphs': 'decode batches', 'Load': 'time to first token'}[title], timeout=60_000)
+            shot(page, f'voila-{title.lower()}')
+    finally: stop(process)
+
+
+@needs_browser
+def test_the_same_app_in_jupyterlab(page, tmp_path):
+    pytest.importorskip('jupyterlab')
+    port = free_port()
+    shutil.copy(ROOT/'vllm_tuner'/'data'/'explore.ipynb', tmp_path/'explore.ipynb')
+    args = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', '--allow-root', '--IdentityProvider.token=', '--LabApp.expose_app_in_browser=True', f'--ServerApp.root_dir={tmp_path}', '--LabApp.news_url=None']
+    process = serve(args, f'http://127.0.0.1:{port}/lab', env={'JUPYTER_CONFIG_DIR': str(tmp_path/'config'), 'PYTHONPATH': str(ROOT)})
+    try:
+        page.goto(f'http://127.0.0.1:{port}/lab/tree/explore.ipynb')
+        page.wait_for_function('window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === "idle"', timeout=90_000)
+        page.evaluate('jupyterapp.commands.execute("notebook:run-all-cells")')
+        page.wait_for_selector('.widget-html p strong', timeout=60_000)
+        turn_knobs(page)
+        shot(page, 'lab')
+    finally: stop(process)
