@@ -165,7 +165,7 @@ def turn_knobs(page):
     rail = page.locator('.widget-slider .noUi-base').nth(4).bounding_box()     # requests per step
     page.mouse.click(rail['x']+rail['width']*.35, rail['y']+rail['height']/2)
     third = changed(page, second)
-    model = page.locator('.widget-combobox input').first
+    model = page.locator('input[list]').first
     model.fill('Qwen/Qwen3-32B')
     model.press('Enter')
     changed(page, third)
@@ -184,7 +184,7 @@ def test_the_app_in_voila(page):
         shot(page, 'voila-memory')
         for title in ('Graphs', 'Load'):
             page.get_by_role('tab', name=title).click()
-            page.wait_for_function('t => [...document.querySelectorAll(".widget-html svg")].some(s => s.offsetParent && s.getAttribute("aria-label").includes(t))', arg={'Graphs': 'decode batches', 'Load': 'time to first token'}[title], timeout=60_000)
+            page.wait_for_function('t => [...document.querySelectorAll(".widget-html svg")].some(s => s.getBoundingClientRect().width && s.getAttribute("aria-label").includes(t))', arg={'Graphs': 'decode batches', 'Load': 'time to first token'}[title], timeout=60_000)
             shot(page, f'voila-{title.lower()}')
     finally: stop(process)
 
