@@ -1,5 +1,5 @@
 "The house keeps its order: notebooks import only lower numbers, and read as a literate package should"
-import json, re
+import ast, json, re
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,9 @@ def test_reads_as_a_page(path):
 
 @pytest.mark.parametrize('path', NUMBERED, ids=lambda p: p.name)
 def test_module_stays_readable(path):
-    "Exported cells are short, and exported code depends on no development tool"
+    "Functions and exported cells stay short, and exported code depends on no development tool"
     exported = [s for s in cells(path, 'code') if re.search(r'#\s*\|\s*exports?\b', s)]
+    functions = [n for s in exported for n in ast.walk(ast.parse(s)) if isinstance(n, ast.FunctionDef)]
     assert not [s for s in exported if re.search(r'^\s*(from|import) (nbdev|fastcore)', s, re.M)]
-    assert not [s.splitlines()[1] for s in exported if s.count('\n')>60]
+    assert not [n.name for n in functions if n.end_lineno-n.lineno>45]
+    assert not [s.splitlines()[1] for s in exported if s.count('\n')>110]
