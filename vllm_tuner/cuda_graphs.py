@@ -4,32 +4,107 @@
 
 # %% ../nbs/24_cuda_graphs.ipynb #c002
 from __future__ import annotations
+import json
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from .defaults import graph_counts
-from .layers import MoE, stage_groups
+from .layers import LinearAttention, MLA, Mamba, MoE, stage_groups
+from .profiler import runner
 from .units import MiB, show_bytes
 from .versions import release
 
 # %% auto #0
-__all__ = ['ESTIMATE_CHARGED', 'Graphs', 'graph_bytes', 'padded', 'coverage']
+__all__ = ['ESTIMATED', 'CHARGED', 'Captures', 'captures', 'fitted', 'slow_link', 'features', 'Graphs', 'estimate_charged',
+           'graph_bytes', 'padded', 'coverage', 'padding', 'plot_graphs']
 
 # %% ../nbs/24_cuda_graphs.ipynb #c005
 @dataclass(frozen=True, slots=True)
+class Captures:
+    "What is recorded on one rank"
+    piecewise:int   # sizes with piecewise graphs
+    full:int        # sizes with whole graphs
+    layers:int      # layers of the stage
+    experts:int     # of them with a mixture of experts
+    special:int     # of them with latent or linear attention
+    drafter:int     # layers of a drafter that is recorded too
+
+    @property
+    def graphs(self)->int: # recorded
+        "Graphs of both kinds"
+        return self.piecewise+self.full
+
+@lru_cache(8192)
+def captures(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+    pp_rank:int=0, # pipeline stage
+)->Captures:
+    "What one rank of a stage records"
+    e,s = engine,engine.speculative_config
+    p,f = graph_counts(e.cudagraph_capture_sizes or (), e.max_num_seqs, s.num_speculative_tokens if s else 0, e.cudagraph_mode, e.enable_lora, e.vllm_version)
+    gs = stage_groups(arch, e.pipeline_parallel_size, pp_rank)
+    count = lambda test: sum(g.n for g in gs if test(g))
+    draft = 0 if s is None or s.method in ('ngram','suffix') else sum(g.n for g in (s.model.groups if s.model else arch.draft)) or 1
+    return Captures(p, f, count(lambda g: True), count(lambda g: isinstance(g.ffn,MoE)), count(lambda g: isinstance(g.mixer,(MLA,Mamba,LinearAttention))), draft)
+
+# %% ../nbs/24_cuda_graphs.ipynb #c009
+@lru_cache(1)
+def fitted()->dict: # `data/memory.json`
+    "Fitted coefficients with their provenance"
+    return json.loads(files('vllm_tuner').joinpath('data/memory.json').read_text(encoding='utf-8'))
+
+def slow_link(
+    device, # `Device`
+    engine, # resolved
+)->bool:
+    "Whether all-reduce goes through NCCL: more than two ranks without NVLink"
+    return engine.tensor_parallel_size>2 and not device.nvlink or engine.tensor_parallel_size>1 and engine.distributed_executor_backend=='ray'
+
+def features(
+    c:Captures,  # what is recorded
+    slow:bool,   # ranks without a fast link
+)->dict:         # name of a coefficient -> what it multiplies
+    "The terms of the formula"
+    n,L = c.graphs, c.layers+c.drafter
+    return {'base':1, 'piecewise':c.piecewise*(L+1), 'full':c.full*L, 'experts':n*c.experts, 'special':n*c.special, 'nccl':2*n*L if slow else 0}
+
+# %% ../nbs/24_cuda_graphs.ipynb #c012
+@dataclass(frozen=True, slots=True)
 class Graphs:
     "CUDA graphs of one rank"
-    piecewise:int   # graphs between attention layers
-    full:int        # whole graphs
+    piecewise:int   # sizes with piecewise graphs
+    full:int        # sizes with whole graphs
     estimate:int    # bytes that vLLM reckons before it sizes the cache
     actual:int      # bytes that capture takes
     charged:int     # bytes that this version subtracts from the cache
 
     def __repr__(self): return f'Graphs({self.piecewise} piecewise, {self.full} full; estimated {show_bytes(self.estimate)}, taken {show_bytes(self.actual)}, charged {show_bytes(self.charged)})'
 
-ESTIMATE_CHARGED = (0,20,0)  # VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS is on from here
+ESTIMATED,CHARGED = (0,18,0),(0,20,0)  # gpu_worker.py: the estimate is made, and subtracted
 
-@lru_cache(4096)
+def estimate_charged(
+    engine, # resolved
+)->bool:
+    "Whether this version subtracts its estimate from the cache"
+    default = '1' if release(engine.vllm_version)>=CHARGED else '0'
+    return release(engine.vllm_version)>=ESTIMATED and dict(engine.env).get('VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS', default)=='1'
+
+# %% ../nbs/24_cuda_graphs.ipynb #c013
+_KNOBS = {'base':('graph_memory_overhead_base_ratio',), 'piecewise':('graph_memory_batch_scaling_factor','compilation_memory_multiplier_piecewise'), 'full':('graph_memory_batch_scaling_factor','compilation_memory_multiplier_full')}
+
+def _weigh(coefficients, x, params):
+    "The formula, each term scaled by its own knobs"
+    total = 0.
+    for name,amount in x.items():
+        scale = 1.
+        for knob in (_KNOBS.get(name, _KNOBS['piecewise'][:1]) if params else ()): scale *= params.scale(knob)
+        total += coefficients[name]*amount*scale
+    return max(0, round(total*MiB))
+
+@lru_cache(8192)
 def graph_bytes(
     arch,   # `ModelArch`
     device, # `Device`
@@ -39,18 +114,13 @@ def graph_bytes(
 )->Graphs:
     "What graphs cost on one rank of a stage"
     e = engine.resolve(arch, device)
-    spec = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
-    piecewise,full = graph_counts(e.cudagraph_capture_sizes or (), e.max_num_seqs, spec, e.cudagraph_mode, e.enable_lora, e.vllm_version)
-    if not piecewise+full: return Graphs(0,0,0,0,0)
-    s = (lambda k: params.scale(k)) if params else (lambda k: 1.)
-    layers = sum(g.n for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank))
-    kinds = s('compilation_memory_multiplier_piecewise')*piecewise*layers*.11*MiB + s('compilation_memory_multiplier_full')*full*(2+.06*layers)*MiB
-    total = s('graph_memory_overhead_base_ratio')*350*MiB + s('graph_memory_batch_scaling_factor')*kinds
-    on = dict(e.env).get('VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS', '1' if release(e.vllm_version)>=ESTIMATE_CHARGED else '0')=='1'
-    est = round(total)
-    return Graphs(piecewise, full, est, round(total), est if on and release(e.vllm_version)>=(0,18,0) else 0)
+    c = captures(arch, device, e, pp_rank)
+    if not c.graphs: return Graphs(0,0,0,0,0)
+    x,k = features(c, slow_link(device,e)), fitted()['graphs'][runner(arch,device,e)]
+    est,act = _weigh(k['estimate'], x, params), _weigh(k['actual'], x, params)
+    return Graphs(c.piecewise, c.full, est, act, est if estimate_charged(e) else 0)
 
-# %% ../nbs/24_cuda_graphs.ipynb #c007
+# %% ../nbs/24_cuda_graphs.ipynb #c020
 def padded(
     sizes:tuple[int,...], # captured sizes, ascending
     batch:int,            # tokens of a decode batch
@@ -66,3 +136,31 @@ def coverage(
     "Share of decode steps that replay a graph"
     total = sum(batches.values())
     return sum(n for b,n in batches.items() if padded(sizes,b) is not None)/total if total else 0.
+
+def padding(
+    sizes:tuple[int,...], # captured sizes, ascending
+    batches:dict,         # batch size -> how often it occurs
+)->float:                 # 1 for none
+    "Tokens computed over tokens wanted, over the covered steps"
+    hit = [(b,n,p) for b,n in batches.items() if (p:=padded(sizes,b)) is not None]
+    wanted = sum(b*n for b,n,_ in hit)
+    return sum(p*n for _,n,p in hit)/wanted if wanted else 1.
+
+# %% ../nbs/24_cuda_graphs.ipynb #c023
+def plot_graphs(
+    models:dict,   # label -> (arch, device, engine)
+    ax=None,       # axes to draw on
+):
+    "Bytes taken by CUDA graphs, by term"
+    from vllm_tuner.style import PALETTE, new_axes
+    ax = ax or new_axes(6, .8+.5*len(models))
+    names = {'base':'constant', 'piecewise':'piecewise', 'full':'full', 'experts':'experts', 'special':'latent or linear attention', 'nccl':'NCCL'}
+    for y,(arch,device,engine) in enumerate(models.values()):
+        e = engine.resolve(arch,device)
+        k,left = fitted()['graphs'][runner(arch,device,e)]['actual'],0.
+        for colour,(name,x) in zip(PALETTE, features(captures(arch,device,e), slow_link(device,e)).items()):
+            ax.barh(y, k[name]*x/1024, left=left, color=colour, label=names[name] if not y else None, height=.6)
+            left += k[name]*x/1024
+    ax.set_yticks(range(len(models)), list(models)); ax.invert_yaxis(); ax.set_xlabel('GiB taken on one rank')
+    ax.legend(frameon=False, fontsize=7.5, ncols=3, loc='upper center', bbox_to_anchor=(.5,-.35))
+    return ax

@@ -5,54 +5,84 @@
 # %% ../nbs/26_memory.ipynb #c002
 from __future__ import annotations
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from .cuda_graphs import Graphs, graph_bytes
-from .engine import AutotuningParameters, uses_v0
+from .cuda_graphs import Graphs, fitted, graph_bytes
+from .engine import AutotuningParameters
 from .kv_cache import KVPlan, kv_plan
-from .profiler import Profile, activation_bytes, profile
+from .layers import MoE
+from .non_torch import after_bytes, baseline_bytes, is_tight, margin_bytes, non_torch_bytes
+from .profiler import CONSUMED, Profile, activation_bytes, profile, runner
 from .style import TERMS, esc
-from .units import GiB, MiB, gib, show_bytes
+from .units import GiB, gib, show_bytes
 from .versions import release
 from .weights import weight_bytes
 
 # %% auto #0
-__all__ = ['baseline_bytes', 'non_torch_bytes', 'Stage', 'Memory', 'memory', 'memory_table', 'memory_html', 'plot_memory']
+__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'Memory', 'memory', 'memory_table', 'memory_html',
+           'memory_rich', 'plot_memory']
 
 # %% ../nbs/26_memory.ipynb #c005
-def baseline_bytes(
-    arch,   # `ModelArch`
-    device, # `Device`
-    engine, # resolved
-)->int:     # bytes on one GPU
-    "CUDA context and communicators that exist before the budget is drawn up"
-    n = engine.world_size
-    return round((.5 if n==1 else 1.55)*GiB)
-
-def non_torch_bytes(
-    arch,   # `ModelArch`
-    device, # `Device`
-    engine, # resolved
-    pp_rank:int=0, # pipeline stage
-)->int:     # bytes on one rank
-    "Growth outside torch's allocator during start-up, and since 0.27 the torch buffers that stay"
-    e,v = engine,release(engine.vllm_version)
-    p = profile(arch, device, e, pp_rank)
-    base = .25*GiB + (1.85*GiB if e.tensor_parallel_size>1 and device.nvlink else .4*GiB if e.tensor_parallel_size>1 else 0)
-    if v>=(0,27,0): base += p.workspace+p.tables
-    return round(base)
-
-# %% ../nbs/26_memory.ipynb #c007
 @dataclass(frozen=True, slots=True)
 class Stage:
     "The ledger of one rank of a pipeline stage, bytes"
     weights:int      # parameters after loading
-    activation:int   # peak of the profiling pass, freed again
-    non_torch:int    # growth outside torch, and what stays
+    activation:int   # peak of the profiling pass
+    non_torch:int    # growth outside torch, and since 0.27 what torch keeps
     cuda_graph:int   # what this version subtracts for graphs
     available:int    # left for the cache
     profile:Profile  # the passes behind `activation`
     graphs:Graphs    # the graphs behind `cuda_graph`
+
+def stage_memory(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+    params:AutotuningParameters, # corrections
+    pp_rank:int=0, # pipeline stage
+)->Stage:
+    "The ledger of one rank of a stage"
+    e = engine
+    w = max(0, weight_bytes(arch, device, e, pp_rank) - round(e.cpu_offload_gb*GiB))
+    a = round(activation_bytes(arch, device, e, pp_rank)*params.scale('activation_memory_factor'))
+    n = round(non_torch_bytes(arch, device, e, pp_rank)*params.scale('non_torch_memory_factor'))
+    g = graph_bytes(arch, device, e, params, pp_rank)
+    return Stage(w, a, n, g.charged, budget_bytes(device,e)-w-a-n-g.charged, profile(arch,device,e,pp_rank), g)
+
+def budget_bytes(
+    device, # `Device`
+    engine, # resolved
+)->int:     # bytes
+    "The budget: a share of what the driver reports (v1/worker/utils.py: request_memory)"
+    return math.ceil(device.memory*engine.gpu_memory_utilization)
+
+# %% ../nbs/26_memory.ipynb #c007
+def _kinds(arch, device, engine):
+    "What makes a start-up less certain"
+    e = engine
+    return {'plain':True, 'quantised':arch.quant is not None, 'experts':any(isinstance(g.ffn,MoE) for g in arch.groups), 'tower':bool(arch.towers) and not e.language_model_only, 'ranks':e.world_size>1,
+            'consumed':release(e.vllm_version)>=CONSUMED, 'unified':device.unified, 'unknown':bool(arch.unknown) or bool(device.assumed), 'drafter':e.speculative_config is not None, 'v0':runner(arch,device,e)=='v0'}
+
+@lru_cache(4096)
+def spreads(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->tuple:   # (term, share of the term, GiB besides)
+    "Spread of each term: a share of it, and something besides that depends on what kind of start-up it is"
+    s,kinds = fitted()['spread'],_kinds(arch,device,engine)
+    return tuple((term, row['share'], sum(v for k,v in row['gib'].items() if kinds.get(k))) for term,row in s.items())
+
+def _tail(level):
+    "How many spreads hold a share `level` of the residuals: a table of the fit, linear between its rows"
+    t = sorted((float(k),v) for k,v in fitted()['tails'].items())
+    if level<=t[0][0]: return t[0][1]*level/t[0][0]
+    for (a,x),(b,y) in zip(t, t[1:]):
+        if level<=b: return x+(y-x)*(level-a)/(b-a)
+    return t[-1][1]*math.sqrt(math.log(1-level)/math.log(1-t[-1][0]))
+
+# %% ../nbs/26_memory.ipynb #c009
+_TERMS = ('weights','activation','cuda_graph','non_torch','kv_cache')   # in the order in which vLLM takes them
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -61,20 +91,38 @@ class Memory:
     requested:int    # the budget: total times `gpu_memory_utilization`
     weights:int      # parameters after loading
     activation:int   # peak of the profiling pass
-    non_torch:int    # growth outside torch, and buffers that stay
+    non_torch:int    # growth outside torch, and since 0.27 what torch keeps
     cuda_graph:int   # subtracted for CUDA graphs
     kv_cache:int     # left for the cache; negative when nothing is
     plan:KVPlan      # blocks and tokens of it
     per_stage:tuple[Stage,...]  # the same for each pipeline stage
     baseline:int     # used before the budget is drawn up: context and communicators
     graphs:Graphs    # what capture takes after the cache is allocated
+    after:int=0      # workspaces and tables made after the cache is allocated
     engine:object=None  # the resolved engine
-    spread:tuple=()  # (term, low, high) of the relative or absolute residuals
+    spread:tuple=()  # (term, share of it, GiB besides): one spread of each term
+    given:bool=False # the cache was given in bytes, not left over
 
     @property
     def outside(self)->int: # bytes
         "What the budget leaves on the card"
         return self.total - self.requested
+
+    @property
+    def margin(self)->int: # bytes
+        "What nothing claims once everything runs"
+        used = self.weights+self.activation+self.non_torch+self.graphs.charged+self.plan.used_bytes if self.given else self.requested
+        return margin_bytes(self.total, used, self.baseline, self.graphs.actual-self.graphs.charged, self.after)
+
+    @property
+    def tight(self)->bool:
+        "Whether an out-of-memory error is likely after the cache is allocated"
+        return is_tight(self.margin)
+
+    @property
+    def starts(self)->bool:
+        "Whether budget and baseline fit the card together: vLLM refuses to start otherwise"
+        return self.requested+self.baseline<=self.total
 
     @property
     def fits(self)->bool:
@@ -84,112 +132,110 @@ class Memory:
     @property
     def terms(self)->dict: # label -> bytes
         "The terms that make up the budget, in vLLM's order"
-        return {k:getattr(self,k) for k in ('weights','activation','cuda_graph','non_torch','kv_cache')}
+        return {k:getattr(self,k) for k in _TERMS}
+
+    def sigma(self,
+        name:str, # a term
+    )->float:     # bytes
+        "One spread of a term"
+        own = {t:share*abs(getattr(self,t))+besides*GiB for t,share,besides in self.spread}
+        if name!='kv_cache': return own[name]
+        return 0. if self.given else math.sqrt(sum(own[t]**2 for t in own if t!='cuda_graph' or self.cuda_graph))
 
     def interval(self,
         name:str,        # 'weights', 'activation', 'non_torch', 'cuda_graph', 'kv_cache'
         level:float=.9,  # share of start-ups that fall inside
     )->tuple[int,int]:   # low, high, bytes
         "Where the observed value lies with probability `level`"
-        if not 0<level<1: raise ValueError(f'level is {level} but must lie between 0 and 1')
-        z = _quantile(level)
-        v = getattr(self,name)
-        s = _sigma(self, name)*z
-        return int(v-s), int(v+s)
+        if name not in _TERMS: raise ValueError(f'{name!r} is no term of the ledger; take one of {", ".join(_TERMS)}')
+        if isinstance(level,bool) or not isinstance(level,(int,float)) or not 0<level<1: raise ValueError(f'level is {level} but must lie between 0 and 1, such as 0.9')
+        v,s = getattr(self,name), self.sigma(name)*_tail(level)
+        return int(v-s) if name=='kv_cache' else max(0,int(v-s)), int(v+s)
 
     def __repr__(self):
-        return (f'Memory({show_bytes(self.requested)} of {show_bytes(self.total)}: weights {show_bytes(self.weights)}, activation {show_bytes(self.activation)}, non-torch {show_bytes(self.non_torch)}, '
-                f'CUDA graphs {show_bytes(self.cuda_graph)}, KV cache {show_bytes(self.kv_cache)} = {self.plan.kv_tokens:,} tokens)')
+        return (f'Memory({show_bytes(self.requested)} of {show_bytes(self.total)}: weights {show_bytes(self.weights)}, activation {show_bytes(self.activation)}, CUDA graphs {show_bytes(self.cuda_graph)}, '
+                f'non-torch {show_bytes(self.non_torch)}, KV cache {show_bytes(self.kv_cache)} = {self.plan.kv_tokens:,} tokens)')
 
     def _repr_markdown_(self): return memory_table(self)
     def _repr_html_(self): return memory_html(self)
-    def __rich__(self): return _rich(self)
+    def __rich__(self): return memory_rich(self)
 
-# %% ../nbs/26_memory.ipynb #c008
-from statistics import NormalDist
+# %% ../nbs/26_memory.ipynb #c010
+CALIBRATED = AutotuningParameters()  # nothing corrected
 
-def _quantile(level): return NormalDist().inv_cdf(.5+level/2)
-
-def _sigma(m, name):
-    "Standard deviation of a term, bytes"
-    own = {'weights':.004*m.weights, 'activation':.03*m.activation+.05*GiB, 'non_torch':.06*GiB+.1*m.non_torch, 'cuda_graph':.25*m.cuda_graph}
-    return own[name] if name in own else math.sqrt(sum(x*x for x in own.values()))
-
-# %% ../nbs/26_memory.ipynb #c009
-def _stage(arch, device, e, params, rank, requested):
-    "The ledger of one stage"
-    w = weight_bytes(arch, device, e, rank)
-    a = round(activation_bytes(arch, device, e, rank)*params.scale('activation_memory_factor'))
-    n = round(non_torch_bytes(arch, device, e, rank)*params.scale('non_torch_memory_factor'))
-    g = graph_bytes(arch, device, e, params, rank)
-    v = release(e.vllm_version)
-    if uses_v0(arch, device, e) or v<(0,9,0): n += baseline_bytes(arch, device, e) if not uses_v0(arch, device, e) else 0
-    return Stage(w, a, n, g.charged, requested-w-a-n-g.charged, profile(arch,device,e,rank), g)
-
-@lru_cache(4096)
+@lru_cache(8192)
 def memory(
     arch,    # `ModelArch`
     device,  # `Device`
     engine,  # `Engine`
-    params:AutotuningParameters=AutotuningParameters(), # corrections to the calibrated model
+    params:AutotuningParameters=CALIBRATED, # corrections to the calibrated model
 )->Memory:   # for the worst rank
     "vLLM's memory ledger"
     e = engine.resolve(arch, device)
-    requested = math.ceil(device.memory*e.gpu_memory_utilization)
-    stages = tuple(_stage(arch, device, e, params, r, requested) for r in range(e.pipeline_parallel_size))
-    given = e.kv_cache_memory_bytes
-    avail = tuple(given if given else s.available for s in stages)
+    stages = tuple(stage_memory(arch, device, e, params, r) for r in range(e.pipeline_parallel_size))
+    avail = tuple(e.kv_cache_memory_bytes or s.available for s in stages)
     plan = kv_plan(arch, device, e, avail)
     per = plan.stage_bytes_per_block or (1,)*len(stages)
-    worst = min(range(len(stages)), key=lambda r: avail[r]/max(1,per[r]))
+    worst = min(range(len(stages)), key=lambda r: avail[r]/max(1,per[r]) if avail[r]>0 else avail[r])
     s = stages[worst]
-    return Memory(device.memory, requested, s.weights, s.activation, s.non_torch, s.cuda_graph, avail[worst], plan, stages, baseline_bytes(arch,device,e), s.graphs, e)
+    return Memory(device.memory, budget_bytes(device,e), s.weights, s.activation, s.non_torch, s.cuda_graph, avail[worst], plan, stages, baseline_bytes(device,e), s.graphs,
+                  after_bytes(arch,device,e,max(1,len(plan.groups))), e, spreads(arch,device,e), bool(e.kv_cache_memory_bytes))
 
-# %% ../nbs/26_memory.ipynb #c011
-_NOTES = {'weights':'parameters of one rank', 'activation':'peak of the profiling pass', 'cuda_graph':'subtracted for CUDA graphs', 'non_torch':'NCCL, workspaces, context growth', 'kv_cache':'left for the cache'}
-
+# %% ../nbs/26_memory.ipynb #c013
 def _rows(m):
     "Label, bytes, interval, share of the budget"
     return [(TERMS[k][0], v, m.interval(k), v/m.requested) for k,v in m.terms.items()]
+
+def _caption(m): return f'{gib(m.requested):.2f} of {gib(m.total):.2f} GiB; {m.plan.kv_tokens:,} tokens, {m.plan.max_concurrency:.2f} requests of {m.plan.max_model_len:,}'
+
+def _foot(m):
+    "What happens outside the budget"
+    return f'outside the budget {gib(m.outside):.2f} GiB: baseline {gib(m.baseline):.2f}, graphs not charged {gib(max(0,m.graphs.actual-m.graphs.charged)):.2f}, workspaces and tables {gib(m.after):.2f}, free {gib(m.margin):.2f}' + (' (too little: out of memory is likely after the cache is allocated)' if m.tight else '')
 
 def memory_table(
     m:Memory, # the ledger
 )->str:       # Markdown
     "The ledger as a Markdown table"
     rows = '\n'.join(f'| {n} | {gib(v):.2f} | {gib(lo):.2f} to {gib(hi):.2f} | {share:.1%} |' for n,v,(lo,hi),share in _rows(m))
-    return f'| term | GiB | 90 % interval | share |\n|---|---:|---:|---:|\n{rows}\n| **budget** | **{gib(m.requested):.2f}** | of {gib(m.total):.2f} | |'
+    return f'| term | GiB | 90 % interval | share |\n|---|---:|---:|---:|\n{rows}\n| **budget** | **{gib(m.requested):.2f}** | of {gib(m.total):.2f} | |\n\n{m.plan.kv_tokens:,} tokens, {m.plan.max_concurrency:.2f} requests of {m.plan.max_model_len:,}; {_foot(m)}.'
 
 def memory_html(
     m:Memory, # the ledger
 )->str:       # HTML
     "The ledger as an HTML table"
     rows = ''.join(f'<tr><td>{esc(n)}</td><td>{gib(v):.2f}</td><td>{gib(lo):.2f} to {gib(hi):.2f}</td><td>{share:.1%}</td></tr>' for n,v,(lo,hi),share in _rows(m))
-    tokens = f'{m.plan.kv_tokens:,} tokens, {m.plan.max_concurrency:.2f} requests of {m.plan.max_model_len:,}'
-    return (f'<table><caption>{gib(m.requested):.2f} of {gib(m.total):.2f} GiB; {esc(tokens)}</caption><thead><tr><th>term</th><th>GiB</th><th>90 % interval</th><th>share</th></tr></thead><tbody>{rows}</tbody></table>')
+    return (f'<table><caption>{esc(_caption(m))}</caption><thead><tr><th>term</th><th>GiB</th><th>90 % interval</th><th>share</th></tr></thead><tbody>{rows}</tbody>'
+            f'<tfoot><tr><td colspan="4">{esc(_foot(m))}</td></tr></tfoot></table>')
 
-def _rich(m):
+def memory_rich(
+    m:Memory, # the ledger
+):            # `rich.table.Table`
     "The ledger as a rich table"
     from rich.table import Table
-    t = Table(title=f'{gib(m.requested):.2f} of {gib(m.total):.2f} GiB', caption=f'{m.plan.kv_tokens:,} tokens, {m.plan.max_concurrency:.2f} requests of {m.plan.max_model_len:,}')
+    t = Table(title=_caption(m), caption=_foot(m))
     for c in ('term','GiB','90 % interval','share'): t.add_column(c, justify='left' if c=='term' else 'right')
     for n,v,(lo,hi),share in _rows(m): t.add_row(n, f'{gib(v):.2f}', f'{gib(lo):.2f} to {gib(hi):.2f}', f'{share:.1%}')
     return t
 
-# %% ../nbs/26_memory.ipynb #c012
+# %% ../nbs/26_memory.ipynb #c024
 def plot_memory(
-    ledgers:dict, # label -> `Memory`
+    ledgers:dict, # label -> `Memory`, or one `Memory`
     ax=None,      # axes to draw on
 ):
-    "One bar per ledger, its terms side by side in the order in which vLLM takes them"
+    "One bar per ledger, its terms side by side in the order in which vLLM takes them; a whisker for the cache"
     from vllm_tuner.style import ink, new_axes
-    ax = ax or new_axes(7.5, .7+.55*len(ledgers))
-    for y,(name,m) in enumerate(ledgers.items()):
+    if isinstance(ledgers,Memory): ledgers = {'':ledgers}
+    ax = ax or new_axes(7.5, .9+.5*len(ledgers))
+    for y,m in enumerate(ledgers.values()):
         left = 0.
         for k,v in [*m.terms.items(), ('outside', m.outside)]:
             label,colour = TERMS[k]
             ax.barh(y, max(0,gib(v)), left=left, color=colour, label=label if not y else None, height=.6)
             if gib(v)>.06*gib(m.total): ax.text(left+gib(v)/2, y, f'{gib(v):.1f}', ha='center', va='center', color=ink(colour), fontsize=8)
             left += max(0,gib(v))
+        start = gib(m.requested-m.kv_cache)
+        lo,hi = m.interval('kv_cache')
+        ax.plot([start+gib(m.kv_cache-hi+m.kv_cache)-gib(m.kv_cache), start+gib(m.kv_cache-lo)], [y+.38]*2, color='black', linewidth=1)
     ax.set_yticks(range(len(ledgers)), list(ledgers)); ax.invert_yaxis(); ax.set_xlabel('GiB'); ax.grid(False)
-    ax.legend(frameon=False, ncols=6, fontsize=7.5, loc='upper center', bbox_to_anchor=(.5,-.25/len(ledgers)**.5))
+    ax.legend(frameon=False, ncols=6, fontsize=7.5, loc='upper center', bbox_to_anchor=(.5,-.5/len(ledgers)**.5), columnspacing=1)
     return ax

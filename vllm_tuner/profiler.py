@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from .engine import uses_v0
 from .layers import MLA, Attention, CrossAttention, Dense, LinearAttention, Mamba, MoE, stage_groups
-from .units import MiB, round_up, show_bytes
+from .units import MiB, ceil_div, show_bytes
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['SAMPLER', 'Profile', 'forward_bytes', 'workspace_bytes', 'sampler_bytes', 'table_bytes', 'encoder_bytes', 'profile',
-           'activation_bytes']
+__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_CHUNK', 'MOE_STAYS', 'SORTED', 'SAMPLED', 'CONSUMED', 'Profile', 'runner',
+           'elements', 'moe_kernel', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'pass_tokens', 'forward_bytes',
+           'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'encoder_items', 'profiled_tower',
+           'encoder_bytes', 'profile', 'activation_bytes']
 
-# %% ../nbs/23_profiler.ipynb #c005
+# %% ../nbs/23_profiler.ipynb #c006
 @dataclass(frozen=True, slots=True)
 class Profile:
     "Bytes that the profiling pass allocates on one rank"
     encoder:int     # peak of the multi-modal encoder
     forward:int     # peak of the forward pass
     sampler:int     # peak of logits and sampling
-    workspace:int   # torch buffers that the pass leaves behind: mixture-of-experts and attention workspaces
-    tables:int      # tables of the sampler that live as long as the engine
+    workspace:int   # torch buffers that the pass leaves behind: fused experts, GEMM scratch
+    tables:int      # tables of the sampler, made before the pass, that live as long as the engine
 
     @property
     def peak(self)->int: # bytes
@@ -37,69 +39,208 @@ class Profile:
 
     def __repr__(self): return f'Profile({self.bound} {show_bytes(self.peak)}; encoder {show_bytes(self.encoder)}, forward {show_bytes(self.forward)}, sampler {show_bytes(self.sampler)}; stays: workspace {show_bytes(self.workspace)}, tables {show_bytes(self.tables)})'
 
-# %% ../nbs/23_profiler.ipynb #c008
-_ELEMENT = {'bfloat16':2, 'float16':2, 'float32':4}
+# %% ../nbs/23_profiler.ipynb #c009
+_ALL = ('*',)
+V2_ARCHITECTURES = (((0,0,0), ()), ((0,22,0), ('Qwen3ForCausalLM',)), ((0,24,0), ('Qwen3ForCausalLM','DeepseekV2ForCausalLM','Qwen2MoeForCausalLM','GraniteMoeForCausalLM','LlamaForCausalLM','MistralForCausalLM')),
+                    ((0,26,0), ('dense','DeepseekV2ForCausalLM','GraniteMoeForCausalLM','Qwen2MoeForCausalLM','KimiK3ForConditionalGeneration')),
+                    ((0,28,0), ('dense','DeepseekV2ForCausalLM','DeepseekV4ForCausalLM','GraniteMoeForCausalLM','Qwen2MoeForCausalLM','KimiK3ForConditionalGeneration')), ((0,29,0), _ALL))  # config/vllm.py: use_v2_model_runner
 
-def _mixer_elements(m, H, tp):
-    "Elements per token alive at the peak of a mixer"
+def _shape(arch):
+    "Mixture of experts, hybrid"
+    return any(isinstance(g.ffn,MoE) for g in arch.groups), any(isinstance(g.mixer,(Mamba,LinearAttention)) for g in arch.groups)
+
+@lru_cache(4096)
+def runner(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->str:     # 'v0', 'v1' or 'v2'
+    "The model runner that profiles"
+    e,names = engine, at(V2_ARCHITECTURES, engine.vllm_version)
+    if uses_v0(arch, device, e) or release(e.vllm_version)<(0,8,0): return 'v0'
+    asked = dict(e.env).get('VLLM_USE_V2_MODEL_RUNNER')
+    if asked is not None: return 'v2' if asked=='1' else 'v1'
+    moe,hybrid = _shape(arch)
+    plain = release(e.vllm_version)>=(0,24,0) or not moe and arch.quant is None
+    if e.speculative_config and e.speculative_config.method in ('dspark',): return 'v2' if names else 'v1'
+    default = names==_ALL or arch.architecture in names and plain or 'dense' in names and not moe and not hybrid and arch.task!='embed'
+    return 'v2' if default else 'v1'
+
+# %% ../nbs/23_profiler.ipynb #c012
+def _attention_elements(m, H, tp):
+    "Elements per token alive at the worst moment of a mixer, and the width of what it hands on"
     match m:
         case Attention():
-            q,kv = m.heads//tp*m.head_dim, max(1,m.kv_heads//tp)*m.head_dim
-            return 2*H + 2*(q*(2 if m.gate else 1)+2*kv) + m.heads//tp*m.v_dim
-        case MLA(): return 2*H + m.heads//tp*(2*(m.qk_nope_head_dim+m.qk_rope_head_dim)+m.v_head_dim) + (m.q_lora_rank or 0) + m.latent
-        case Mamba(): return 2*H + 4*m.intermediate//tp
-        case LinearAttention(): return 2*H + (4*m.k_heads*m.k_dim + 4*m.v_heads*m.v_dim)//tp
-        case CrossAttention(): return 2*H + 3*m.heads//tp*m.head_dim
-    return 2*H
+            q,kv,out = ceil_div(m.heads,tp)*m.head_dim, ceil_div(m.kv_heads,tp)*m.head_dim, ceil_div(m.heads,tp)*m.v_dim
+            return H + q*(2 if m.gate else 1)+2*kv + q+kv + out, out
+        case MLA():
+            h = ceil_div(m.heads,tp)
+            q = h*(m.qk_nope_head_dim+m.qk_rope_head_dim)
+            return H + (m.q_lora_rank or 0)+m.latent + 2*q + h*m.v_head_dim, h*m.v_head_dim
+        case CrossAttention():
+            q = ceil_div(m.heads,tp)*m.head_dim
+            own = _attention_elements(m.self_attention,H,tp) if m.self_attention else (0,0)
+            return max(own[0], H+3*q), max(own[1], q)
+        case Mamba():
+            i,state = m.intermediate//tp, 2*max(1,m.groups//tp)*m.state
+            own = _attention_elements(m.beside,H,tp) if m.beside else (0,0)
+            return max(own[0], H + 2*i+state+m.heads//tp + 2*(i+state)), max(own[1], i)
+        case LinearAttention():
+            k,v = m.k_heads*m.k_dim//tp, m.v_heads*m.v_dim//tp
+            return H + 2*k+2*v + 2*k+v + 2*v, v
+    return H, 0
 
-def _ffn_elements(f, H, tp):
-    "Elements per token alive at the peak of a feed-forward"
-    wide = lambda i,gated: (3 if gated else 2)*i//tp + 4*H
+# %% ../nbs/23_profiler.ipynb #c013
+def _ffn_elements(f, H, tp, held):
+    "Elements per token alive at the worst moment of a feed-forward"
+    wide = lambda i,gated: max((3 if gated else 2)*(i//tp) + held+3*H, i//tp + held+3*H + (H if tp>1 else 0))
     match f:
         case Dense(): return wide(f.intermediate, f.gated)
-        case MoE(): return max(wide(f.shared, f.gated) if f.shared else 0, wide(f.dense.intermediate, f.dense.gated) if f.dense else 0, 5*H) + 2*f.experts
-    return 2*H
+        case MoE():
+            inner = max(wide(f.shared, f.gated) if f.shared else 0, wide(f.dense.intermediate, f.dense.gated) if f.dense else 0)
+            return max(inner, held + (5 if f.shared or f.dense else 4)*H + (H if tp>1 else 0) + 2*f.experts + 6*f.topk)
+    return held+2*H
 
-def forward_bytes(
-    arch,       # `ModelArch`
-    device,     # `Device`
-    engine,     # resolved
+def elements(
+    arch,   # `ModelArch`
+    engine, # resolved
     pp_rank:int=0, # pipeline stage
-)->int:         # bytes on one rank
-    "Peak of the forward pass"
-    e,H,tp = engine, arch.hidden, engine.tensor_parallel_size
-    T = max(e.max_num_batched_tokens, e.max_model_len) if uses_v0(arch, device, e) else e.max_num_batched_tokens
-    widest = max(max(_mixer_elements(g.mixer,H,tp), _ffn_elements(g.ffn,H,tp)) for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank))
-    return T*_ELEMENT.get(e.dtype,2)*widest + _mla_standin(arch, e)
+)->tuple[int,int]: # most elements per token in a mixer, in a feed-forward
+    "The widest layer of a stage"
+    H,tp = arch.hidden,engine.tensor_parallel_size
+    out = [(*_attention_elements(g.mixer,H,tp), g.ffn) for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank)]
+    return max(a for a,_,_ in out), max(_ffn_elements(f,H,tp,h) for _,h,f in out)
 
-# %% ../nbs/23_profiler.ipynb #c009
-def _mla_standin(arch, e):
-    "MLA profiles with a stand-in for the decompressed keys and values of chunked prefill"
-    m = next((g.mixer for g in arch.groups if isinstance(g.mixer,MLA)), None)
-    if m is None or m.indexer or release(e.vllm_version)<(0,9,0): return 0
-    rows = min(max(8*e.max_model_len, 4*e.max_num_seqs*e.block_size), 65536)
-    return rows*m.heads//e.tensor_parallel_size*(m.qk_nope_head_dim+m.v_head_dim)*_ELEMENT.get(e.dtype,2)
+# %% ../nbs/23_profiler.ipynb #c018
+MOE_SCRATCH = {  # kernel -> elements of the two buffers per token, from topk, width, inner width, projections up front (fused_moe/experts/*.py: workspace_shapes)
+    'triton':     lambda k,K,i,n: (k*max(i,K), k*max(n*i,K)),
+    'marlin':     lambda k,K,i,n: (k*max(i,K), k*max(2*i,K)),
+    'cutlass':    lambda k,K,i,n: (k*max(n*i,K), k*max(i,K)),
+    'deepgemm':   lambda k,K,i,n: (k*max(i,K), k*max(n*i,K)),
+    'flashinfer': lambda k,K,i,n: (K, 0),
+    'trtllm':     lambda k,K,i,n: (0, 0),
+    'oai':        lambda k,K,i,n: (0, 0)}   # gpt-oss on Triton kernels: no scratch of vLLM's own
+MOE_CHUNK = (((0,0,0), 32768), ((0,13,0), 16384), ((0,18,0), 0))  # envs.py: VLLM_FUSED_MOE_CHUNK_SIZE, 0 for no chunks
+MOE_STAYS = (0,13,0)                                             # v1/worker/workspace.py: the buffers are kept between layers from here
 
-def workspace_bytes(
+def moe_kernel(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->str:     # key of `MOE_SCRATCH`
+    "The fused-experts kernel that vLLM picks"
+    e,cap,v = engine,device.capability,release(engine.vllm_version)
+    l = arch.quant.experts if arch.quant else None
+    env = dict(e.env)
+    if l is None:
+        return 'trtllm' if cap[0]==10 and v>=(0,20,0) and e.data_parallel_size==1 else 'triton'
+    if l.form=='mxfp4' or l.form=='mxfp8': return 'trtllm' if cap[0]==10 else 'oai' if cap[0]==9 else 'marlin'
+    if l.form=='nvfp4': return 'marlin' if cap<(10,0) else 'trtllm' if cap[0]==10 and v>=(0,15,0) else 'flashinfer'
+    if l.form=='fp8': return _fp8_kernel(l, cap, v, e, env)
+    return 'triton' if l.form=='int8' and not l.weight_only or cap<(8,0) else 'marlin'
+
+def _fp8_kernel(l, cap, v, e, env):
+    "FP8 experts: oracle/fp8.py"
+    if cap<(8,9): return 'marlin'
+    off = env.get('VLLM_USE_FLASHINFER_MOE_FP8')=='0' or v<(0,14,0)
+    if cap[0]==10 and not off: return 'trtllm'
+    if cap==(9,0) and l.cols and not off and (e.enable_expert_parallel or v<(0,17,0)): return 'flashinfer'
+    return 'triton'
+
+# %% ../nbs/23_profiler.ipynb #c019
+def _scratch(f, K, kernel, e, cap):
+    "Bytes of the fused experts' scratch for one layer"
+    wide = e.tensor_parallel_size*e.data_parallel_size*e.prefill_context_parallel_size
+    i = f.intermediate if e.enable_expert_parallel else f.intermediate//wide
+    chunk,tokens = at(MOE_CHUNK, e.vllm_version), e.max_num_batched_tokens*(e.data_parallel_size if e.enable_expert_parallel or e.data_parallel_size>1 else 1)
+    M = min(tokens, chunk) if chunk else tokens
+    w = f.latent or K
+    a,b = MOE_SCRATCH[kernel](f.topk, w, i, 2 if f.gated else 1)
+    if kernel=='trtllm' or kernel=='oai': return 0
+    return 2*M*(max(a,w)+b)
+
+def scratch_bytes(
     arch,   # `ModelArch`
     device, # `Device`
     engine, # resolved
     pp_rank:int=0, # pipeline stage
 )->int:     # bytes on one rank
-    "Buffers of the fused experts, shared by all layers"
+    "Scratch of the fused experts, shared by all layers"
+    fs = {g.ffn for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank) if isinstance(g.ffn,MoE)}
+    return max((_scratch(f, arch.hidden, moe_kernel(arch,device,engine), engine, device.capability) for f in fs), default=0)
+
+# %% ../nbs/23_profiler.ipynb #c023
+_BYTES = {'bfloat16':2, 'float16':2, 'float32':4}
+
+def standin_bytes(
+    arch,   # `ModelArch`
+    engine, # resolved
+)->int:     # bytes on one rank
+    "Decompressed keys and values that MLA pretends to need (mla_attention.py: determine_chunked_prefill_workspace_size)"
+    m = next((g.mixer for g in arch.groups if isinstance(g.mixer,MLA)), None)
+    e,v = engine,release(engine.vllm_version)
+    if m is None or m.indexer or m.window or v<(0,11,0): return 0
+    rows = max(min(max(8*e.max_model_len, 4*e.max_num_seqs*e.block_size), 65536), e.max_num_seqs*e.block_size)
+    return rows*ceil_div(m.heads,e.tensor_parallel_size)*(m.qk_nope_head_dim+m.v_head_dim)*_BYTES.get(e.dtype,2)
+
+# %% ../nbs/23_profiler.ipynb #c024
+def gemm_scratch(
+    device, # `Device`
+)->int:     # bytes
+    "torch's cuBLAS workspace (CUDAContextLight.cpp: 32 MiB from Hopper on, else a little over 8)"
+    return 32*MiB if device.capability[0]>=9 else 8*MiB+128*1024
+
+def pass_tokens(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->int:     # tokens
+    "Tokens of the profiling pass"
     e = engine
-    fs = [g.ffn for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank) if isinstance(g.ffn,MoE)]
-    if not fs: return 0
-    T = e.max_num_batched_tokens*(e.data_parallel_size if e.enable_expert_parallel else 1)
-    shards = 1 if e.enable_expert_parallel else e.tensor_parallel_size*e.data_parallel_size
-    def one(f):
-        K,i = f.latent or arch.hidden, f.intermediate//shards
-        return T*2*(max(f.topk*max(i,K), K) + f.topk*max((2 if f.gated else 1)*i, K))
-    return max(one(f) for f in fs) if not (arch.quant and arch.quant.method=='mxfp4') else 0
+    return max(e.max_num_batched_tokens, min(e.max_num_seqs,1)*e.max_model_len) if runner(arch,device,e)=='v0' and not e.enable_chunked_prefill else e.max_num_batched_tokens
 
-# %% ../nbs/23_profiler.ipynb #c011
-SAMPLER = (((0,0,0), 38.), ((0,17,0), 14.6), ((0,28,0), 14.))  # bytes per request and vocabulary entry at the sampler's peak
+def forward_bytes(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+    pp_rank:int=0, # pipeline stage
+)->int:     # bytes on one rank, without what stays
+    "Peak of the forward pass"
+    T,b = pass_tokens(arch,device,engine), _BYTES.get(engine.dtype,2)
+    mixer,ffn = elements(arch, engine, pp_rank)
+    passing = 0 if release(engine.vllm_version)>=MOE_STAYS else scratch_bytes(arch,device,engine,pp_rank)
+    return max(T*b*mixer + standin_bytes(arch,engine), T*b*ffn + passing, 2*T*b*arch.hidden) + _adapters(arch,engine,T)
 
+def _adapters(arch, e, T):
+    "LoRA: 32-bit products of the shrunk width, three slices"
+    return 12*T*e.max_lora_rank if e.enable_lora else 0
+
+# %% ../nbs/23_profiler.ipynb #c027
+SORTED = 38.2    # bytes per entry of torch's sort on the GPU, from V0 logs at five vocabularies (`tools/fit_memory.py`)
+SAMPLED = 14     # 2 + 4 + 4 + 4, from the code
+
+def sampler_kind(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->str:     # 'sort', 'triton', 'flashinfer', 'greedy'
+    "How the profiled sampler works"
+    e,v,who = engine,release(engine.vllm_version),runner(arch,device,engine)
+    env = dict(e.env).get('VLLM_USE_FLASHINFER_SAMPLER')
+    if who=='v0': return 'sort'
+    infer = env=='1' or v>=(0,21,0) and env!='0' and (8,0)<=device.capability<=(12,1)
+    if who=='v2': return 'greedy' if v<(0,33,0) else 'flashinfer' if infer else 'triton'
+    if infer: return 'flashinfer'
+    return 'triton' if v>=(0,17,0) and min(e.max_num_seqs,e.max_num_batched_tokens)>=8 else 'sort'
+
+def logits_rows(
+    engine, # resolved
+    who:str,# runner
+)->int:     # rows
+    "Rows of logits in the profiling pass"
+    return min(engine.max_num_seqs, engine.max_num_batched_tokens)
+
+# %% ../nbs/23_profiler.ipynb #c028
 def sampler_bytes(
     arch,   # `ModelArch`
     device, # `Device`
@@ -107,41 +248,68 @@ def sampler_bytes(
     pp_rank:int=0, # pipeline stage
 )->int:     # bytes on one rank
     "Peak of logits and sampling; zero on all stages but the last"
-    e,b = engine,_ELEMENT.get(engine.dtype,2)
-    if pp_rank!=e.pipeline_parallel_size-1 or arch.task=='embed': return 0
-    S,T = min(e.max_num_seqs, e.max_num_batched_tokens), e.max_num_batched_tokens
-    return round(at(SAMPLER, e.vllm_version)*S*arch.vocab) + T*arch.hidden*b + 2*S*arch.hidden*b + 32*MiB
+    e,b = engine,_BYTES.get(engine.dtype,2)
+    if pp_rank!=e.pipeline_parallel_size-1 or arch.task=='embed' or not arch.vocab: return 0
+    kind,who = sampler_kind(arch,device,e),runner(arch,device,e)
+    S,V = logits_rows(e,who), arch.vocab
+    each = {'sort':SORTED, 'greedy':b*(2+1/e.tensor_parallel_size) if e.tensor_parallel_size>1 else b}.get(kind, SAMPLED)
+    rows = S*(2 if who=='v1' else 1)                                   # the V1 runner samples random hidden states of the same shape
+    out = each*S*V + b*arch.hidden*(pass_tokens(arch,device,e) + rows)
+    if kind=='triton': out += 4*V*min(S, device.sms)
+    if e.speculative_config and who=='v1': out += 8*S*V               # draft and bonus rows of the rejection sampler
+    return round(out)
 
 def table_bytes(
-    arch,   # `ModelArch`
-    engine, # resolved
-    pp_rank:int=0, # pipeline stage
-)->int:     # bytes on one rank
-    "The V2 runner counts output tokens per request in a table of its own"
-    if release(engine.vllm_version)<(0,28,0) or pp_rank!=engine.pipeline_parallel_size-1 or arch.task=='embed': return 0
-    return engine.max_num_seqs*(4*arch.vocab + 4*-(-arch.vocab//32))
-
-# %% ../nbs/23_profiler.ipynb #c013
-def encoder_bytes(
     arch,   # `ModelArch`
     device, # `Device`
     engine, # resolved
     pp_rank:int=0, # pipeline stage
 )->int:     # bytes on one rank
-    "Peak of the largest encoder over as many items as one step may hold"
-    e = engine
-    limits = dict(e.limit_mm_per_prompt or ())
-    if pp_rank or e.skip_mm_profiling or e.language_model_only: return 0
-    out = 0
-    for t in arch.towers:
-        if limits.get(t.kind,1)==0 or not t.tokens: continue
-        items = max(1, max(e.max_num_batched_tokens, t.tokens)//t.tokens)
-        wide = 4*t.hidden + 3*max(t.hidden, t.intermediate//e.tensor_parallel_size)
-        out = max(out, items*(max(t.patches,t.tokens)*wide + t.tokens*2*arch.hidden)*2)
-    return out
+    "The V2 runner counts output tokens per request in tables of its own (sample/penalties.py)"
+    if runner(arch,device,engine)!='v2' or pp_rank!=engine.pipeline_parallel_size-1 or arch.task=='embed': return 0
+    return engine.max_num_seqs*4*(arch.vocab + ceil_div(arch.vocab,32))
 
-# %% ../nbs/23_profiler.ipynb #c014
-@lru_cache(4096)
+# %% ../nbs/23_profiler.ipynb #c033
+def encoder_items(
+    tower,  # `Tower`
+    engine, # resolved
+)->int:     # items of one profiling pass
+    "How many items are profiled together (multimodal/encoder_budget.py)"
+    limits,e = dict(engine.limit_mm_per_prompt or ()),engine
+    if not tower.tokens or limits.get(tower.kind,1)==0: return 0
+    per_prompt = max(1, min(limits.get(tower.kind,999), e.max_model_len//tower.tokens))
+    return max(1, min(max(e.max_num_batched_tokens, tower.tokens)//tower.tokens, e.max_num_seqs*per_prompt))
+
+def profiled_tower(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+    pp_rank:int=0, # pipeline stage
+):          # `Tower`, or `None`
+    "The encoder whose items become most tokens: the only one that is profiled"
+    e = engine
+    blind = runner(arch,device,e)=='v2' and release(e.vllm_version)<(0,27,0)      # the V2 runner of 0.22 to 0.26 profiled no encoder
+    if pp_rank or e.skip_mm_profiling or e.language_model_only or blind: return None
+    return max((t for t in arch.towers if encoder_items(t,e)), key=lambda t: t.tokens, default=None)
+
+# %% ../nbs/23_profiler.ipynb #c034
+def encoder_bytes(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+    pp_rank:int=0, # pipeline stage
+)->tuple[int,int]: # peak, and the output that stays during the other passes
+    "Peak of the encoder over its items"
+    t,b = profiled_tower(arch,device,engine,pp_rank), _BYTES.get(engine.dtype,2)
+    if t is None: return 0,0
+    n = encoder_items(t, engine)
+    if runner(arch,device,engine)=='v0': n = max(1, pass_tokens(arch,device,engine)//t.tokens)
+    out = n*t.tokens*(t.out or arch.hidden)*b
+    per = max(4*t.hidden + 2*max(t.intermediate, t.hidden), 10*t.hidden)
+    return n*max(t.patches,t.tokens)*b*per + out, out
+
+# %% ../nbs/23_profiler.ipynb #c038
+@lru_cache(8192)
 def profile(
     arch,   # `ModelArch`
     device, # `Device`
@@ -150,7 +318,12 @@ def profile(
 )->Profile:
     "The passes of one rank of a stage"
     e = engine.resolve(arch, device)
-    return Profile(encoder_bytes(arch,device,e,pp_rank), forward_bytes(arch,device,e,pp_rank), sampler_bytes(arch,device,e,pp_rank), workspace_bytes(arch,device,e,pp_rank), table_bytes(arch,e,pp_rank))
+    encoder,kept = encoder_bytes(arch,device,e,pp_rank)
+    sampler = sampler_bytes(arch,device,e,pp_rank)
+    stays = scratch_bytes(arch,device,e,pp_rank) if release(e.vllm_version)>=MOE_STAYS else 0
+    return Profile(encoder, forward_bytes(arch,device,e,pp_rank)+kept, sampler+kept if sampler else 0, stays+gemm_scratch(device), table_bytes(arch,device,e,pp_rank))
+
+CONSUMED = (0,27,0)  # utils/mem_utils.py: from here on what stays counts as consumed memory, before it as activation
 
 def activation_bytes(
     arch,   # `ModelArch`
@@ -158,6 +331,6 @@ def activation_bytes(
     engine, # `Engine`
     pp_rank:int=0, # pipeline stage
 )->int:     # bytes on one rank
-    "Peak activation as vLLM prints it"
+    "Peak activation as this version counts it"
     p = profile(arch, device, engine, pp_rank)
-    return p.peak + (p.workspace if release(engine.vllm_version)<(0,27,0) else 0)
+    return p.peak + (p.workspace if release(engine.vllm_version)<CONSUMED else 0)

@@ -1,0 +1,182 @@
+"""Read published start-ups into (model, device, engine, what vLLM printed): one schema for fitting and scoring
+
+A record keeps what its source states and nothing else. What the flags of the run were is read from the fields, then from the flags and notes
+that the source quotes; what remains open stays open, so that `Engine.resolve` fills it as that version of vLLM would.
+"""
+from __future__ import annotations
+import json, re, sys
+from pathlib import Path
+
+RELEASED = (('2024-06','0.5.1'),('2024-09','0.6.1'),('2024-10','0.6.3'),('2024-11','0.6.4'),('2024-12','0.6.5'),('2025-01','0.7.0'),('2025-02','0.7.3'),('2025-03','0.8.2'),('2025-04','0.8.5'),
+            ('2025-05','0.9.0'),('2025-06','0.9.1'),('2025-07','0.10.0'),('2025-08','0.10.1'),('2025-09','0.10.2'),('2025-10','0.11.0'),('2025-11','0.11.2'),('2025-12','0.13.0'),('2026-01','0.14.1'),
+            ('2026-02','0.16.0'),('2026-03','0.18.0'),('2026-04','0.19.1'),('2026-05','0.21.0'),('2026-06','0.22.1'),('2026-07','0.24.0'),('2026-08','0.27.0'),('2026-09','0.29.0'),('2026-10','0.31.0'),('2026-11','0.33.0'))  # month -> newest release
+
+# templates of the start-up log -> releases that print it so
+PRINTED = ((r'tokens, Maximum concurrency', ('0.28.0','0.99')), (r'consumed memory', ('0.27.0','0.99')), (r'CUDA graph pool memory', ('0.18.0','0.99')), (r'Estimated CUDA graph memory|Profiling CUDA graph', ('0.18.0','0.99')),
+           (r'Setting attention block size', ('0.10.2','0.99')), (r'Model loading took [\d.]+ GiB memory', ('0.11.1','0.99')), (r'Model loading took \d+\.\d{4} GiB', ('0.8.3','0.14.0')), (r'took [\d.]+ GB', ('0.1.0','0.8.2')),
+           (r'PIECEWISE \d+/\d+[,;] FULL', ('0.11.0','0.99')), (r'PIECEWISE \d+', ('0.10.2','0.99')), (r'Available KV cache memory', ('0.9.0','0.99')))
+
+def _number(v): return tuple(int(x) for x in (v.split('.')+['0','0'])[:3])
+
+def version(r:dict)->tuple[str,str]: # release, how it is known: 'stated', 'printed', 'dated', 'engine'
+    "The release that a record ran"
+    m = re.search(r'0\.\d{1,2}(?:\.\d{1,2})?', r['vllm_version'] or '')
+    if m and not re.match(r'0\.1\.dev', r['vllm_version']): return (m[0] if m[0].count('.')==2 else m[0]+'.0'), 'stated'
+    text = f"{r['evidence'] or ''} {r['error_text'] or ''}"
+    low,high = (0,1,0),(0,99,0)
+    for pattern,(a,b) in PRINTED:
+        if re.search(pattern, text): low,high = max(low,_number(a)),min(high,_number(b))
+    if r['engine']=='v0': high = min(high,(0,10,2))
+    when = (r['date_if_known'] or '')[:7]
+    dated = next((v for d,v in reversed(RELEASED) if d<=when), None)
+    if re.search(r'\bmain\b|nightly|0\.1\.dev', r['vllm_version'] or '') and not dated: dated = '0.29.0'
+    if dated: return '.'.join(map(str, min(max(_number(dated),low),high))) if low<=high else dated, 'dated'
+    if r['engine']=='v0': return '0.7.3', 'engine'
+    if low>=(0,27,0): return '0.29.0', 'printed'
+    if low>=(0,18,0): return '0.19.1' if 'is equivalent' not in text else '0.21.0', 'printed'
+    if high<(0,99,0): return '0.10.2', 'printed'
+    return '0.19.1', 'printed'
+
+_FLAG = re.compile(r'--([a-z][a-z-]+)(?:[ =]([^\s-][^\s,;]*))?')
+_INTS = dict.fromkeys(('max-num-seqs','max-num-batched-tokens','tensor-parallel-size','pipeline-parallel-size','data-parallel-size','decode-context-parallel-size','num-gpu-blocks-override','block-size','mamba-block-size'))
+
+def flags(text:str)->dict: # Engine fields
+    "Flags that a source quotes"
+    out = {}
+    for k,v in _FLAG.findall(text or ''):
+        name = k.replace('-','_')
+        if k in _INTS and v: out[name] = int(v)
+        elif k in ('language-model-only','enforce-eager','enable-expert-parallel','skip-mm-profiling','enable-lora'): out[name] = True
+        elif k=='enable-prefix-caching': out[name] = True
+        elif k=='no-enable-prefix-caching': out['enable_prefix_caching'] = False
+        elif k in ('performance-mode','mamba-cache-mode','mamba-ssm-cache-dtype','attention-backend','kv-cache-dtype','distributed-executor-backend'): out[name] = v
+        elif k=='cpu-offload-gb': out[name] = float(v)
+        elif k in ('kv-cache-memory','kv-cache-memory-bytes'): out['kv_cache_memory_bytes'] = int(v)
+    return out
+
+def _words(r):
+    "Flags that a source says in words"
+    x,notes,out = r['extra_flags'] or '', f"{r['notes'] or ''} {r['evidence'] or ''}", {}
+    if re.search(r'language_model_only|language model only', x): out['language_model_only'] = True
+    if 'enable_prefix_caching=False' in x: out['enable_prefix_caching'] = False
+    if m:=re.search(r'DCP ?(\d+)', x): out['decode_context_parallel_size'] = int(m[1])
+    if m:=re.search(r'mamba_ssm_cache_dtype (\w+)', x): out['mamba_ssm_cache_dtype'] = m[1]
+    if m:=re.search(r'max cudagraph capture (\d+)', x): out['max_cudagraph_capture_size'] = int(m[1])
+    if m:=re.search(r'limit-mm-per-prompt image=(\d+) audio=(\d+)', x): out['limit_mm_per_prompt'] = {'image':int(m[1]),'audio':int(m[2])}
+    if re.search(r'Skipping memory profiling for multimodal', notes): out['skip_mm_profiling'] = True
+    if re.search(r'\bLoRA (enabled|adapter)', x): out['enable_lora'] = True
+    if re.search(r'\bRay\b', x): out['distributed_executor_backend'] = 'ray'
+    if re.search(r'LLM\(\)|offline LLM', notes): out['usage'] = 'llm'
+    env = dict(re.findall(r'(VLLM_[A-Z0-9_]+)=(\S+?)(?=[\s;,(]|$)', f'{x} {r["notes"] or ""}'))
+    if 'reserve (disabled' in notes: env['VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS'] = '0'
+    if r['engine']=='v0' : env.setdefault('VLLM_USE_V1','0')
+    if r['engine']=='v1' : env.setdefault('VLLM_USE_V1','1')
+    if env: out['env'] = env
+    return out
+
+def _speculative(s):
+    if not s: return {}
+    kind = next((k for k in ('dflash','dspark','mtp','eagle3','eagle','ngram') if k in s.lower()), 'mtp')
+    m = re.search(r'(\d+)\s*(?:token)?s?$', s)
+    return {'speculative_config': {'method':kind, 'num_speculative_tokens':int(m[1]) if m and 'profile' not in s else 1}}
+
+def _sizes(s):
+    "A capture list that a source prints in full"
+    if not s or '...' in s or 'step' in s: return {}
+    m = re.match(r'\[([\d,\s]+)\]', s)
+    return {'cudagraph_capture_sizes': sorted(int(x) for x in m[1].split(','))} if m else {}
+
+def engine(r:dict)->dict: # Engine fields
+    "The engine of a record, as far as its source states it"
+    e = {'vllm_version':version(r)[0], 'tensor_parallel_size':r['tp'] or 1}
+    for k,f in (('pp','pipeline_parallel_size'),('dp','data_parallel_size'),('gpu_memory_utilization',)*2,('max_model_len',)*2,('max_num_seqs',)*2,('max_num_batched_tokens',)*2,('dtype',)*2):
+        if r.get(k) is not None: e[f] = r[k]
+    if r.get('ep'): e['enable_expert_parallel'] = True
+    kv = (r.get('kv_cache_dtype') or '').split()
+    if kv and kv[0] not in ('auto',): e['kv_cache_dtype'] = kv[0]
+    if r.get('enforce_eager'): e['enforce_eager'] = True
+    if r.get('chunked_prefill') is not None: e['enable_chunked_prefill'] = r['chunked_prefill']
+    mode = re.match(r'[A-Z_]+', r.get('cudagraph_mode') or '')
+    if mode: e['cudagraph_mode'] = mode[0]
+    e |= _sizes(r.get('cudagraph_capture_sizes')) | _speculative(r.get('speculative')) | flags(r['extra_flags']) | _words(r)
+    return e
+
+def gpu(r:dict)->tuple[str|float|None,float|None]: # name for `device`, GiB that the driver reports where logged
+    "The card of a record"
+    name,total = r['gpu_name'],r['gpu_total_gib_if_logged']
+    if not name or re.search(r'not named|class\b', name): return (total or None), total
+    if name=='A100': name = 'A100-80GB'
+    return re.sub(r'\s*\(.*\)', '', name).strip(), total
+
+def from_corpus(r:dict)->dict: # our schema
+    "A record of the public corpus"
+    card,total = gpu(r)
+    v,how = version(r)
+    text = ' '.join(str(r[k] or '') for k in ('notes','evidence','vllm_version','extra_flags'))
+    marks = [m for m,p in (('wsl',r'WSL'),('shared',r'another process|other containers|shared with other|another embed|desktop'),('rounded',r'approximate|rounded|\(~|~15|~21'),('fork',r'fork\)|patched|REAP|patches?\b'),
+                           ('failed',r'^$'),('override',r'num-gpu-blocks-override'),('dummy',r'load-format dummy'),('cold',r'cold')) if p!='^$' and re.search(p, text)]
+    if r['gpu_memory_utilization'] is None: marks.append('util_default')
+    if not r['gpu_name'] or re.search(r'not named|class\b', r['gpu_name']): marks.append('gpu_unnamed')
+    if r['max_num_batched_tokens'] is None: marks.append('T_default')
+    if r['max_num_seqs'] is None: marks.append('S_default')
+    measured = {k:x for k,x in r['measured'].items() if x is not None and k.endswith(('_gib','_tokens','_blocks','_graphs','_concurrency'))}
+    if m:=re.search(r'consumed_gib=([\d.]+)', r['notes'] or ''): measured['consumed_gib'] = float(m[1])
+    if m:=re.search(r'([\d.]+) GiB for consumed', r['evidence'] or ''): measured['consumed_gib'] = float(m[1])
+    return {'id':r['id'], 'source':r['source_url'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':card, 'total_gib':total, 'engine':engine(r), 'version_from':how, 'marks':marks, 'measured':measured}
+
+def from_h100(r:dict)->dict: # our schema
+    "A record of the uniform H100 set"
+    e = {'vllm_version':r['vllm_version'], **{k:r[k] for k in ('gpu_memory_utilization','max_model_len','max_num_batched_tokens','max_num_seqs','dtype')}, 'tensor_parallel_size':r['tp'], 'pipeline_parallel_size':r['pp'], 'usage':'llm'}
+    if r['kv_cache_dtype']!='auto': e['kv_cache_dtype'] = r['kv_cache_dtype']
+    return {'id':r['id'], 'source':r['source'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':'H100', 'total_gib':r['gpu_total_gib'], 'engine':e, 'version_from':'stated', 'marks':[], 'measured':dict(r['measured'], num_graphs=sum(x['count'] for x in r['cudagraphs'].values()), free_gib=r['gpu_free_at_start_gib'])}
+
+_ALIASES = (('meta-llama-3.1','llama-3.1'),('granite-3.3','granite-3.1'),('-chat-hf','-hf'))  # releases of one shape
+_TAIL = re.compile(r'[-_. ](?:fp8(?:-dynamic)?|nvfp4|awq(?:-int4|-4bit)?|gptq(?:-int4|-4bit)?|autoround(?:-gptq-4bit)?|int4|int8|4bit|8bit|bnb-4bit|quantized\.w\d+a\d+|w\d+a\d+|mxfp4|qat-w4a16-ct|int4-int8mix|mtp|instruct|0731|resharded|bf16|fp16)$', re.I)
+
+def known_as(name:str, catalogue)->str|None: # catalogue id
+    "The checkpoint of the catalogue whose shape a name has: itself, or itself without the words for precision"
+    tails = {}
+    for i in catalogue: tails.setdefault(i.lower().split('/')[-1], i)
+    if name in catalogue: return name
+    for part in [re.sub(r'\s*\(.*', '', name), *re.findall(r'\(([^(),]*/[^(),]*)[,)]', name), *re.findall(r'\b((?:Qwen|Llama|DeepSeek|GLM|InternVL|Gemma)[\w.-]+)', name)]:
+        key = part.split(' ')[0].lower().split('/')[-1]
+        for a,b in (('',''),)+_ALIASES:
+            k = key.replace(a,b) if a else key
+            while k:
+                for x in (k, k+'-instruct', k+'-it'):
+                    if x in tails: return tails[x]
+                cut = _TAIL.sub('', k)
+                if cut==k: break
+                k = cut
+    return None
+
+def quantised(name:str, stated:str|None, plain:bool)->dict|None: # a `quantization_config`, `None` for the catalogue's own
+    "How a re-release is quantised, as its name and its source say"
+    t = f'{name} {stated or ""}'.lower()
+    if not plain and not re.search(r'nvfp4|awq|gptq|int4|w4a16|w8a8|int8|bnb|bitsandbytes|gguf', t): return None
+    skip = ['lm_head','re:.*vision.*','re:.*visual.*','re:.*audio.*','re:.*router.*','re:.*\\.gate$']
+    if 'nvfp4' in t: return {'quant_method':'modelopt','quant_algo':'NVFP4','group_size':16,'ignore':['lm_head','*vision*','*visual*','*router*','*.gate','*linear_attn*','*self_attn*' if 'qwen3.' in t else '*audio*']}
+    if 'awq' in t: return {'quant_method':'awq','bits':4,'group_size':128,'zero_point':True,'modules_to_not_convert':['visual','vision']}
+    if 'gptq' in t or 'autoround' in t or 'auto_round' in t: return {'quant_method':'gptq','bits':4,'group_size':128,'sym':True}
+    if 'bitsandbytes' in t or 'bnb' in t: return {'quant_method':'bitsandbytes','load_in_4bit':True,'bnb_4bit_quant_type':'nf4'}
+    if 'gguf' in t: return {'quant_method':'gguf'}
+    weights = lambda bits,kind,strategy,group=None: {'num_bits':bits,'type':kind,'strategy':strategy,'symmetric':True,**({'group_size':group} if group else {})}
+    ct = lambda w,a=None: {'quant_method':'compressed-tensors','format':'pack-quantized','config_groups':{'group_0':{'targets':['Linear'],'weights':w,'input_activations':a}},'ignore':skip}
+    if re.search(r'w8a8', t): return ct(weights(8,'int','channel'), {'num_bits':8,'type':'int','strategy':'token','dynamic':True})
+    if re.search(r'w8a16|wna16 int8', t): return ct(weights(8,'int','channel'))
+    if re.search(r'w4a16|int4|wna16', t): return ct(weights(4,'int','group',32 if 'qat' in t else 128))
+    if re.search(r'fp8', t):
+        if 'dynamic' in t or 'redhat' in t: return ct(weights(8,'float','channel'), {'num_bits':8,'type':'float','strategy':'token','dynamic':True})
+        if 'modelopt' in t or 'nvidia/' in t: return {'quant_method':'modelopt','quant_algo':'FP8','ignore':['lm_head']}
+        if stated=='fp8' or 'online' in t: return {'quant_method':'fp8','activation_scheme':'dynamic','ignored_layers':['lm_head']} if 'qwen' not in t else {'quant_method':'fp8','weight_block_size':[128,128],'activation_scheme':'dynamic','modules_to_not_convert':['lm_head','visual']}
+        return {'quant_method':'fp8','weight_block_size':[128,128],'activation_scheme':'dynamic','modules_to_not_convert':['lm_head','visual']}
+    if 'mxfp4' in t: return {'quant_method':'mxfp4'}
+    return None
+
+def read(folder)->list[dict]:
+    "All records of a data folder"
+    lines = lambda f: [json.loads(l) for l in (Path(folder)/f).read_text(encoding='utf-8').splitlines() if l.strip()]
+    return [from_h100(r) for r in lines('startup_h100_v019.jsonl')] + [from_corpus(r) for r in lines('startup_corpus.jsonl')]
+
+if __name__=='__main__':
+    for r in read(sys.argv[1]): print(json.dumps(r))
