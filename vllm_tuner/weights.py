@@ -6,15 +6,15 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from .layers import MLA, Attention, CrossAttention, Dense, LinearAttention, Mamba, MoE, ModelArch, param_count, stage_layers
+from .layers import MLA, Attention, CrossAttention, Dense, Layers, LinearAttention, Mamba, MoE, ModelArch, param_count, stage_layers
 from .quant import Layout, Matrix, Quant, online, stored
 from .units import ceil_div, round_up, show_bytes
 from .versions import release
 
 # %% auto #0
-__all__ = ['Split', 'split', 'attention', 'latent', 'indexer', 'mamba', 'linear_attention', 'cross', 'mixer', 'dense', 'experts',
-           'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'buffers', 'weight_bytes',
-           'params']
+__all__ = ['Split', 'padding', 'split', 'attention', 'latent', 'indexer', 'mamba', 'linear_attention', 'cross', 'mixer', 'dense',
+           'experts', 'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'tables', 'scales',
+           'buffers', 'weight_bytes', 'params']
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,33 @@ class Split:
     shared:int=1        # ranks that share the shared experts
     redundant:int=0     # copies of busy experts, all ranks together
     hidden:int=0        # width of the residual stream, elements
+    pad:tuple[int,int]=(1,1)  # what the kernel of the experts rounds their inner width and the stream's up to, elements
+    router:int=0        # bytes of one router weight, 0 for the model's dtype
+
+_FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','BailingMoeV','Param2','Afmoe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
+
+def padding(
+    arch:ModelArch, # the model
+    device,         # `Device`
+    engine,         # `Engine`
+)->tuple[int,int]:  # elements: inner width, width of the stream
+    "What MXFP4 kernels round experts up to (`fused_moe/oracle/mxfp4.py`): Triton on Hopper, TRTLLM on Blackwell, Marlin elsewhere and with adapters"
+    x,cap,v = arch.quant.experts if arch.quant else None, device.capability[0], release(engine.vllm_version)
+    if x is None and cap==10 and v>=(0,33,0): return 128,1  # 16-bit experts on Blackwell: FlashInfer TRTLLM
+    if x is None or x.form!='mxfp4' or arch.quant.method not in ('mxfp4','gpt_oss_mxfp4','fp8'): return 1,1
+    return (64,1) if cap==9 and v>=(0,10,1) and not engine.enable_lora else (128,256)
 
 def split(
     arch:ModelArch, # the model
+    device,         # `Device`
     engine,         # `Engine`
 )->Split:
     "The layout of an engine"
-    tp,dp = engine.tensor_parallel_size,engine.data_parallel_size
+    tp,dp,v = engine.tensor_parallel_size,engine.data_parallel_size,engine.vllm_version
     wide,ep = tp*dp*engine.prefill_context_parallel_size, engine.enable_expert_parallel
-    return Split(tp, wide if ep else 1, 1 if ep else wide, 1 if ep and tp>1 and dp>1 and release(engine.vllm_version)>=(0,11,0) else tp, engine.num_redundant_experts, arch.hidden)
+    shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) else tp
+    router = 4 if arch.architecture.startswith(_FP32_ROUTERS) or dict(arch.custom).get('router_fp32') else 0
+    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router)
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def _linear(out, in_, *names, parts=0, bias=False, row=False, kind='linear'):
@@ -156,7 +174,7 @@ def experts(
     s:Split, # the layout
 )->list[Matrix]:
     "The routed experts of one rank"
-    n,i,w,p = 2 if f.gated else 1, f.intermediate//s.slices, f.latent or s.hidden, 'mlp.experts'
+    n,i,w,p = 2 if f.gated else 1, round_up(f.intermediate//s.slices,s.pad[0]), round_up(f.latent or s.hidden,s.pad[1]), 'mlp.experts'
     names,local,grain = (p,p+'.0.gate_proj',p+'.0.up_proj',p+'.0.down_proj'), ceil_div(f.experts+s.redundant, s.experts), (i,w,s.slices>1)
     return [Matrix(n*i,w,names,n,n*i if f.bias else 0,kind='experts',copies=local,grain=grain), Matrix(w,i,names,1,w if f.bias else 0,True,'experts',local,grain=grain)]
 
@@ -170,7 +188,7 @@ def mixture(
     beside = dense(f.dense,s) if f.dense else []
     gate = [Matrix(1,s.hidden)] if f.shared_gate else []
     latent = [_linear(f.latent,s.hidden,'mlp.fc1_latent_proj'), _linear(s.hidden,f.latent,'mlp.fc2_latent_proj')] if f.latent else []
-    return [Matrix(f.experts,s.hidden), _vector(f.experts if f.router_bias else 0,4), *experts(f,s), *shared, *gate, *beside, *latent, _vector(f.extra)]
+    return [Matrix(f.experts,s.hidden,size=s.router), _vector(f.experts if f.router_bias else 0,0 if f.bias else 4), *experts(f,s), *shared, *gate, *beside, *latent, _vector(f.extra)]
 
 def feed_forward(
     f,       # any feed-forward
@@ -246,22 +264,49 @@ _SIZES = {'bfloat16':2,'float16':2,'half':2,'float32':4,'float':4}
 def _ropes(m): return [x.rope for x in (m, getattr(m,'beside',None), getattr(m,'self_attention',None)) if getattr(x,'rope',None)]
 def _caching(m): return isinstance(m,(Attention,MLA)) + bool(getattr(m,'beside',None)) + (isinstance(m,CrossAttention) and 1+bool(m.self_attention))
 
+def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
+
+def tables(
+    arch:ModelArch,    # the model
+    groups:list[Layers], # layers of the stage
+    b:int,             # bytes of one element of the model's dtype
+)->int:
+    "Bytes of the rotary tables"
+    stretched = arch.rope_scaling is not None and arch.rope_scaling.kind!='default'
+    wide = arch.architecture.startswith('GptOss') or stretched and any(_sparse(g.mixer) for g in groups)
+    ropes = {r for g in groups for r in _ropes(g.mixer)}
+    second = {replace(r,key='indexer') for g in groups if _sparse(g.mixer) and arch.architecture.startswith('DeepseekV32') for r in _ropes(g.mixer)}
+    return sum(r.size for r in ropes|second)*(4 if wide else b)
+
+def scales(
+    m,                # a mixer
+    quant:Quant|None, # how the checkpoint is stored
+    b:int,            # bytes of one element of the model's dtype
+)->int:
+    "Bytes of the cache's scales in one layer (`layers/attention/attention.py`, `quantization/kv_cache.py`)"
+    method = quant.method if quant else ''
+    own = 12+3*b if method=='compressed-tensors' else 4*b if method in ('fp8','quark') or method.startswith('modelopt') else 0
+    return _caching(m)*(24 + (0 if isinstance(m,MLA) and not method.startswith('modelopt') else own))
+
 def buffers(
     arch:ModelArch,   # the model
     quant:Quant|None, # how it is stored
     s:Split,          # the layout
     indices:range,    # layers of the stage
     b:int,            # bytes of one element of the model's dtype
+    tokens:int=0,     # of one step, where the model has a sparse indexer
 )->int:
     "Bytes of tables and scales of a stage"
     groups = [arch.groups[k] for k in arch.layer_kinds[indices.start:indices.stop]]
-    ropes = {r for g in groups for r in _ropes(g.mixer)}
-    scales = sum(_caching(g.mixer) for g in groups)*(24 + (16 if quant and quant.kv_scales else 0))
+    cache = sum(scales(g.mixer,quant,b) for g in groups)
     maps = sum(4*(g.ffn.experts+s.redundant) for g in groups if isinstance(g.ffn,MoE)) if s.experts>1 else 0
-    return sum(r.size for r in ropes)*b + scales + maps
+    choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4*tokens
+    return tables(arch,groups,b) + cache + maps + choice
 
 # %% ../nbs/20_weights.ipynb #c031
 def _size(arch, engine): return _SIZES.get(engine.dtype, _SIZES.get(arch.dtype,2))
+
+def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if any(_sparse(g.mixer) for g in arch.groups) else 0
 
 def _towers(arch, engine, s, b):
     "Encoders beside the language model, divided where vLLM divides them"
@@ -276,10 +321,10 @@ def weight_bytes(
     pp_rank:int=0,  # pipeline stage
 )->int:             # bytes on one tensor-parallel rank
     "Bytes that one rank of a stage allocates for the model, as loaded"
-    s,b,q = split(arch,engine),_size(arch,engine),arch.quant
+    s,b,q = split(arch,device,engine),_size(arch,engine),arch.quant
     first,last = pp_rank==0, pp_rank==engine.pipeline_parallel_size-1
     mine = stage_indices(arch,engine,pp_rank)
-    return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b)
+    return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine))
             + b*arch.extra + (_towers(arch,engine,s,b) if first else 0))
 
 # %% ../nbs/20_weights.ipynb #c034
