@@ -14,7 +14,8 @@ from .versions import release
 # %% auto #0
 __all__ = ['Split', 'padding', 'split', 'attention', 'latent', 'indexer', 'mamba', 'linear_attention', 'cross', 'mixer', 'dense',
            'experts', 'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'tables', 'scales',
-           'buffers', 'weight_bytes', 'params']
+           'buffers', 'weight_bytes', 'relayout', 'absorbed', 'adapter_elements', 'lora_bytes', 'draft_bytes',
+           'resident_bytes', 'params']
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -272,8 +273,7 @@ def tables(
     b:int,             # bytes of one element of the model's dtype
 )->int:
     "Bytes of the rotary tables"
-    stretched = arch.rope_scaling is not None and arch.rope_scaling.kind!='default'
-    wide = arch.architecture.startswith('GptOss') or stretched and any(_sparse(g.mixer) for g in groups)
+    wide = arch.architecture.startswith('GptOss')
     ropes = {r for g in groups for r in _ropes(g.mixer)}
     second = {replace(r,key='indexer') for g in groups if _sparse(g.mixer) and arch.architecture.startswith('DeepseekV32') for r in _ropes(g.mixer)}
     return sum(r.size for r in ropes|second)*(4 if wide else b)
@@ -324,10 +324,116 @@ def weight_bytes(
     s,b,q = split(arch,device,engine),_size(arch,engine),arch.quant
     first,last = pp_rank==0, pp_rank==engine.pipeline_parallel_size-1
     mine = stage_indices(arch,engine,pp_rank)
+    encoder = _bytes([replace(m,copies=m.copies*g.n) for g in arch.encoder for m in layer(g,s)],None,None,b) if first else 0
     return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine))
-            + b*arch.extra + (_towers(arch,engine,s,b) if first else 0))
+            + encoder + b*arch.extra + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
 
-# %% ../nbs/20_weights.ipynb #c034
+# %% ../nbs/20_weights.ipynb #c037
+def _swizzled(m, b, old):
+    "What Triton's layout of MXFP4 on Hopper adds to one expert's matrix"
+    k,g = m.in_//2,m.in_//32
+    if old: return m.out*(round_up(k,64)-k) + round_up(m.out,256)*g + m.bias*(4-b)
+    return m.out*(round_up(g,4)-g) + m.bias*(4-b)
+
+def relayout(
+    l:Layout|None, # its layout, `None` for plain
+    m:Matrix,      # a matrix
+    b:int,         # bytes of one element of the model's dtype
+    device,        # `Device`
+    version:str='0.33.0',  # of vLLM
+)->int:            # bytes, negative when it shrinks
+    "What rewriting a matrix for its kernel adds"
+    cap,n = device.capability,m.copies
+    if l is None: return 0
+    if l.form=='awq' and cap[0]==9 and m.kind=='linear': return n*m.out*(m.in_//l.cols if l.cols else 1)*(2*b-1)//2
+    if l.form=='fp8' and l.rows>1 and cap<(8,9): return n*m.out*ceil_div(m.in_,l.cols)*b - n*l.scale*l.scales(m.out,m.in_)
+    if l.form=='mxfp4' and m.kind=='experts' and cap[0]==9: return n*_swizzled(m, b, release(version)<(0,26,0))
+    if l.form=='bnb': return n*4*ceil_div(m.out*m.in_,64)
+    return 0
+
+def absorbed(
+    m,             # a mixer
+    s:Split,       # the layout
+    l:Layout|None, # how its `kv_b_proj` is stored
+    b:int,         # bytes of one element of the model's dtype
+)->int:
+    "Copies of W_UK and W_UV in one layer; views where they are stored plain"
+    return m.heads//s.tp*m.kv_lora_rank*(m.qk_nope_head_dim+m.v_head_dim)*b if isinstance(m,MLA) and l is not None and not m.window else 0
+
+# %% ../nbs/20_weights.ipynb #c040
+_ADAPTED_ENDS = ('Llama','Apertus','Exaone','FalconH1','Granite','HyperCLOVAX','Jamba','Lfm2','MiniCPM','Mixtral','Nemotron','PhiMoE','Qwen3F','Qwen3Moe','Qwen3_5','Solar','DeciLM')
+
+def adapter_elements(
+    m:Matrix,      # a matrix
+    rank:int,      # of the adapters
+    shards:int=1,  # ranks that share the factor that is otherwise whole
+)->int:            # elements of one slot
+    "The two thin matrices of one slot"
+    a,b = m.parts*m.in_*rank, m.out*rank
+    return m.copies*(a+b//shards if m.row else a//shards+b) if m.kind in ('linear','experts') else 0
+
+def lora_bytes(
+    arch:ModelArch, # the model
+    device,         # `Device`
+    engine,         # `Engine`
+    pp_rank:int=0,  # pipeline stage
+)->int:
+    "Bytes of the adapter slots of one rank"
+    if not engine.enable_lora: return 0
+    s,r = split(arch,device,engine),engine.max_lora_rank
+    shards = s.tp if engine.fully_sharded_loras else 1
+    kinds = [arch.layer_kinds[i] for i in stage_indices(arch,engine,pp_rank)]
+    inner = sum(kinds.count(k)*sum(adapter_elements(m,r,shards) for m in layer(arch.groups[k],s)) for k in set(kinds))
+    outer = 2*r*(arch.vocab+arch.hidden) if arch.architecture.startswith(_ADAPTED_ENDS) and engine.pipeline_parallel_size==1 else 0
+    return engine.max_loras*(inner+outer)*_size(arch,engine)
+
+# %% ../nbs/20_weights.ipynb #c043
+def draft_bytes(
+    arch:ModelArch, # the target
+    device,         # `Device`
+    engine,         # `Engine`
+    pp_rank:int=0,  # pipeline stage; the last one drafts
+)->int:
+    "Bytes of what drafts on one rank"
+    spec = engine.speculative_config
+    if spec is None or pp_rank<engine.pipeline_parallel_size-1: return 0
+    s,b,H = split(arch,device,engine),_size(arch,engine),arch.hidden
+    if isinstance(d := spec.model, ModelArch):
+        alone = replace(engine, speculative_config=None, pipeline_parallel_size=1, tensor_parallel_size=spec.draft_tensor_parallel_size or s.tp, enable_lora=False)
+        same = spec.method.startswith('eagle') and (d.vocab,d.hidden)==(arch.vocab,H)
+        return weight_bytes(d,device,alone) - (_bytes([m for m in ends(d,split(d,device,alone)) if m.names],None,None,b) if same else 0)
+    if 'mtp' not in spec.method: return 0
+    mine = arch.draft or (replace(arch.groups[arch.layer_kinds[-1]], n=1),)
+    return sum(g.n*(_bytes(layer(g,s),arch.quant,arch.n_layers,b) + b*(2*H*H+3*H)) for g in mine)
+
+# %% ../nbs/20_weights.ipynb #c045
+def _rewritten(arch, device, s, indices, b, quant, version):
+    "Bytes that rewriting adds to a run of layers"
+    def one(k, i):
+        at = lambda m: quant.layout(_names(m,i),m.kind) if m.kind!='plain' else None
+        ms = layer(arch.groups[k],s)
+        kv = next((at(m) for m in ms if m.names[-1:]==('self_attn.kv_b_proj',)), None)
+        grown = sum(stored(at(m),m,b)-stored(None,m,b) for m in ms) if quant.online else 0
+        return sum(relayout(at(m),m,b,device,version) for m in ms) + grown + absorbed(arch.groups[k].mixer,s,kv,b)
+    kinds = arch.layer_kinds[indices.start:indices.stop]
+    if quant.by_layer: return sum(one(k,i) for i,k in zip(indices,kinds))
+    return sum(one(k,99)*kinds.count(k) for k in set(kinds))
+
+@lru_cache(4096)
+def resident_bytes(
+    arch:ModelArch, # the checkpoint
+    device,         # `Device`
+    engine,         # `Engine`
+    pp_rank:int=0,  # pipeline stage
+)->int:             # bytes on one tensor-parallel rank
+    "Bytes that the model keeps on one rank of a stage once it is ready to serve"
+    s,b,q = split(arch,device,engine),_size(arch,engine),online(engine.quantization,arch.quant)
+    mine = stage_indices(arch,engine,pp_rank)
+    loaded = weight_bytes(arch,device,engine,pp_rank) + (_rewritten(arch,device,s,mine,b,q,engine.vllm_version) if q else 0)
+    offloaded = min(int(engine.cpu_offload_gb*2**30), layers_bytes(arch,arch.quant,s,mine,b))
+    return loaded - offloaded + lora_bytes(arch,device,engine,pp_rank) + draft_bytes(arch,device,engine,pp_rank)
+
+# %% ../nbs/20_weights.ipynb #c051
 def params(
     arch:ModelArch, # the checkpoint
 )->int:             # parameters
