@@ -112,12 +112,15 @@ def nodes()->tuple[Node,...]: # all of the catalogue
 
 # %% ../nbs/14_devices.ipynb #c012
 def _bare(
-    memory:float, # GiB
-)->Device:        # the nearest card with this capacity
+    memory:float,          # GiB
+    vendor:str='NVIDIA',   # whose cards may lend their rates
+)->Device:                 # the nearest card with this capacity
     "A capacity alone: the card whose memory is nearest lends everything else"
     memory = real(memory, 'GPU memory in GiB', .5, 4096, 'give what the driver reports, such as 79.2')
-    near = min((d for d in devices() if d.vendor=='NVIDIA' and not d.unified), key=lambda d: (min(abs(gib(d.memory)-memory), abs(d.marketed_gb-memory)), -d.bandwidth))
+    near = min((d for d in devices() if d.vendor==vendor and not d.unified and d.capability>=(7,5)), key=lambda d: (min(abs(gib(d.memory)-memory), abs(d.marketed_gb-memory)), -d.bandwidth))
     return replace(near, name=f'{memory:g} GiB', memory=round(memory*GiB), assumed=f'rates of the {near.name}, the nearest known card with {memory:g} GiB')
+
+def _known(name): return _squeeze(name) in _tables()[2] or bool(_SIZE.search(name))
 
 @lru_cache(4096)
 def device(
@@ -128,12 +131,26 @@ def device(
     if isinstance(name,Device): d = name
     elif isinstance(name,(int,float)) or re.fullmatch(r'\s*\d+(\.\d+)?\s*(gib|gb)?\s*', str(name), re.I) and _squeeze(str(name)) not in _tables()[2]:
         d = _bare(float(re.sub(r'[^\d.]', '', str(name))) if isinstance(name,str) else name)
-    else: d = _named(str(name))
+    else: d = _named(str(name) if memory_gib is None or _known(str(name)) else f'{name} {memory_gib} GiB')
     if memory_gib is None: return d
     memory_gib = real(memory_gib, 'memory_gib', .5, 4096, 'give what the driver reports')
     return replace(d, memory=round(memory_gib*GiB))
 
 # %% ../nbs/14_devices.ipynb #c013
+_SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*-?(gib|gb)\b', re.I)
+
+def _stated(
+    name:str, # as typed
+)->Device|None:
+    "A card that the catalogue lacks but whose name states its memory: the nearest card of its vendor lends the rest"
+    sizes = sorted(_SIZE.findall(name), key=lambda m: m[1].lower()!='gib')
+    if not sizes: return None
+    amount,unit = float(sizes[0][0]),sizes[0][1].lower()
+    maker = 'AMD' if re.search(r'\bamd\b|radeon|instinct|\bgfx|\bmi\d', name, re.I) else 'NVIDIA'
+    near = _bare(amount if unit=='gib' else amount*.985, maker)
+    sm = re.search(r'\bsm_?(\d{1,2})(\d)\b', name, re.I)
+    return replace(near, name=name[:60], assumed=f'not in the catalogue; {near.assumed}', capability=(int(sm[1]),int(sm[2])) if sm else near.capability)
+
 def _named(
     name:str, # as typed
 )->Device:    # from the catalogue
@@ -146,6 +163,7 @@ def _named(
     if base in devs:
         same = abs(float(m[2])-devs[base].marketed_gb)<=.06*devs[base].marketed_gb
         return devs[base] if same else replace(devs[base], name=f'{base} {m[2]} GB', memory=round(float(m[2])*.985*GiB), assumed=f'a {base} with {m[2]} GB, of which the driver is taken to show 98.5 %')
+    if (guess := _stated(name)): return guess
     near = get_close_matches(key, list(alias), 4, .5)
     raise ValueError(f'GPU {name[:60]!r} is not in the catalogue' + (f"; nearest: {', '.join(dict.fromkeys(alias[n] for n in near))}" if near else '') + '. Give one of `vllm-tuner gpus`, or its memory in GiB such as 44.4')
 
