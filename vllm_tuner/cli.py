@@ -6,306 +6,195 @@
 from __future__ import annotations
 import argparse, sys
 from dataclasses import dataclass, replace
-from pathlib import Path
+from .asking import Ask, Parser, Subject, add_options, cards, limits, servers, subject, workload
 from .page import Notes, Page, Table, console
 from .report import as_json, cache, describe, ledger, memory_data, notes, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
-from .units import gib, human_int, real, show_bytes, show_count
+from .units import gib, show_count
 
 # %% auto #0
-__all__ = ['COMMANDS', 'Ask', 'Answer', 'Parser', 'read_file', 'is_file', 'local_gpu', 'card', 'server', 'Subject', 'subject',
-           'profile', 'workload', 'command', 'memory', 'predict', 'models', 'gpus', 'limits', 'plan_of', 'plan',
-           'check', 'parser', 'asked', 'run', 'main']
+__all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'siblings', 'plan', 'judged', 'memory', 'predict',
+           'check', 'models', 'gpus', 'log', 'deploy', 'explore', 'parser', 'asked', 'run', 'main']
 
 # %% ../nbs/62_cli.ipynb #c005
 @dataclass(frozen=True, slots=True)
-class Ask:
-    "What somebody typed"
-    opt:argparse.Namespace      # our own options
-    words:tuple[str,...]=()     # the rest: names, files, vLLM's flags
-    behind:tuple[str,...]|None=None # what stood behind ` -- `
-
-    @property
-    def version(self)->str: # vLLM's
-        "The release whose rules apply"
-        return getattr(self.opt,'vllm_version',None) or '0.33.0'
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     "What a command says"
-    page:Page      # to read
+    page:object    # `Page`, or text that is printed as it is
     data:object    # the same for `--json`
     code:int=0     # exit code
 
-class Parser(argparse.ArgumentParser):
-    "An argument parser that raises in place of leaving"
-    def error(self, message): raise ValueError(f'{message}; `{self.prog} --help` shows what can be written')
-
-# %% ../nbs/62_cli.ipynb #c007
-_OPTIONS = {
-    'card':(('--gpu',dict(metavar='NAME',help='GPU: a name of `vllm-tuner gpus`, or GiB as the driver reports them')),
-            ('--gpu-memory',dict(metavar='GIB',help="GiB that replace the catalogue's figure")),
-            ('--vllm-version',dict(metavar='V',help='release whose rules apply (0.33.0)')),
-            ('--usage',dict(choices=('serve','llm'),default='serve',help='the server, or the offline class `LLM`')),
-            ('--profile',dict(metavar='FILE',help='corrections fitted to your machine by `vllm-tuner log --save`'))),
-    'goal':(('--slo',dict(metavar='LIMIT',action='append',default=[],help='a limit in ms such as ttft.p99=500 or tpot=40; may be repeated')),
-            ('--confidence',dict(metavar='P',default='0.8',help='share of cases in which each limit must hold (0.8)')),
-            ('--objective',dict(metavar='NAME',default='score',help='score, throughput, latency, goodput or cost (score)')),
-            ('--gpus',dict(metavar='N',help='GPUs of the machine: the layout is chosen too, unless -tp and the like say it')),
-            ('--allow',dict(metavar='WHAT',action='append',default=[],help='what may change besides: layout, kv_cache_dtype, quantized, eager'))),
-    'work':(('--workload',dict(metavar='NAME',help='chatbot, batch_inference, interactive, or a file with requests')),
-            ('--input-len',dict(metavar='N',help='prompt tokens, mean')), ('--output-len',dict(metavar='N',help='answer tokens, mean')),
-            ('--rate',dict(metavar='R',help='requests per second')), ('--users',dict(metavar='N',help='requests in flight at most')), ('--requests',dict(metavar='N',help='requests of the run'))),
-}
-
-# %% ../nbs/62_cli.ipynb #c008
-def read_file(
-    name:str,          # path, '-' for standard input
-    limit:int=2**28,   # bytes at most
-)->str:                # its text
-    "A text from a file or standard input"
-    if name=='-': data = sys.stdin.buffer.read(limit+1)
-    else:
-        p = Path(name).expanduser()
-        if not p.is_file(): raise ValueError(f'{name[:200]!r} is no file that exists')
-        with p.open('rb') as f: data = f.read(limit+1)
-    if len(data)>limit: raise ValueError(f'{name[:200]} is longer than {show_bytes(limit)}, the limit')
-    return data.decode('utf-8','replace')
-
-def is_file(word:str)->bool:
-    "Does a word name a file, or standard input?"
-    try: return word=='-' or Path(word).expanduser().is_file()
-    except (OSError,ValueError): return False
-
-# %% ../nbs/62_cli.ipynb #c009
-def local_gpu()->str: # catalogue name or alias, '' if there is none
-    "The GPU of this machine, if it has one"
-    import shutil, subprocess
-    if not shutil.which('nvidia-smi'): return ''
-    try: out = subprocess.run(['nvidia-smi','--query-gpu=name','--format=csv,noheader'], capture_output=True, text=True, timeout=5).stdout
-    except (OSError, subprocess.SubprocessError): return ''
-    return next(iter(out.strip().splitlines()), '')
-
-def card(ask:Ask): # `Device`
-    "The GPU that was named, else the one of this machine"
-    from vllm_tuner.devices import device
-    name = ask.opt.gpu or local_gpu()
-    if not name: raise ValueError('say which GPU: --gpu H100, or its memory in GiB such as --gpu 44.4 (`vllm-tuner gpus` lists them)')
-    return device(name, None if ask.opt.gpu_memory is None else real(ask.opt.gpu_memory, '--gpu-memory', .5, 4096, 'give GiB as the driver reports them'))
-
-def server(
-    ask:Ask,     # what was typed
-    words=None,  # words to read in place of `ask.words`
-):               # `Command`
-    "The words as vLLM's own parser would read them; what it would reject is an error here"
-    from vllm_tuner.flags import read_command
-    cmd = read_command(['serve',*(ask.words if words is None else words)], ask.version)
-    if cmd.problems: raise ValueError(cmd.problems[0])
-    return cmd
-
-# %% ../nbs/62_cli.ipynb #c010
-@dataclass(frozen=True, slots=True)
-class Subject:
-    "Model, card and configuration that a question is about"
-    name:str       # the model as typed
-    arch:object    # `ModelArch`
-    device:object  # `Device`
-    engine:object  # `Engine`
-    params:object  # `AutotuningParameters`
-
-    @property
-    def nouns(self): return self.arch,self.device,self.engine
-
-    @property
-    def title(self)->str:
-        "Model and cards"
-        e = self.engine
-        n = e.world_size*e.data_parallel_size
-        return f'{self.name} on {f"{n} x " if n>1 else ""}{self.device.name}'
-
-def subject(ask:Ask)->Subject:
-    "Model, card and configuration from the words and options"
-    from vllm_tuner.models import arch
-    from vllm_tuner.versions import release
-    release(ask.version)
-    cmd = server(ask)
-    if not cmd.model: raise ValueError('say which model: an id such as meta-llama/Llama-3.1-8B-Instruct, a folder, or a config.json (`vllm-tuner models` lists what is known)')
-    engine = cmd.engine(vllm_version=ask.version, usage=ask.opt.usage)
-    return Subject(cmd.model, arch(cmd.model), card(ask), engine, profile(ask))
-
-def profile(ask:Ask): # `AutotuningParameters`
-    "The corrections that `--profile` names"
-    from vllm_tuner.engine import AutotuningParameters
-    if not ask.opt.profile: return AutotuningParameters()
-    from vllm_tuner.calibration import load_profile
-    return load_profile(ask.opt.profile)
-
-# %% ../nbs/62_cli.ipynb #c011
-def workload(ask:Ask, default:str='chatbot'): # `WorkloadProfile`
-    "The workload that the options describe"
-    from vllm_tuner.workloads import SYNTHETIC, WorkloadProfile
-    o = ask.opt
-    more = {k:v for k,v in (('requests_per_second',o.rate and real(o.rate,'--rate',1e-9,1e9,'give requests per second')), ('max_concurrency',o.users and human_int(o.users,'--users')), ('num_requests',o.requests and human_int(o.requests,'--requests'))) if v is not None}
-    if o.input_len or o.output_len:
-        if not (o.input_len and o.output_len): raise ValueError('--input-len and --output-len belong together: mean tokens of a prompt and of an answer')
-        return WorkloadProfile.from_lengths(human_int(o.input_len,'--input-len'), human_int(o.output_len,'--output-len'), **more)
-    name = o.workload or default
-    if name not in SYNTHETIC and is_file(name):
-        from vllm_tuner.traces import from_trace
-        return replace(from_trace(name), **more)
-    return WorkloadProfile.create_synthetic(name.replace('-','_'), **more)
-
-# %% ../nbs/62_cli.ipynb #c013
-COMMANDS = {} # name -> (function, usage, groups, own options, example)
+COMMANDS = {} # name -> (function, usage, example, option groups, further options)
 
 def command(
     usage:str,      # words that it takes
     example:str,    # a line that works
-    *groups:str,    # keys of `_OPTIONS`
+    *groups:str,    # keys of `OPTIONS`
     own=(),         # further options: (flag, keywords of `add_argument`)
 ):
     "Register a command"
-    def put(f): COMMANDS[f.__name__.rstrip('_')] = (f, usage, groups, own, example); return f
+    def put(f): COMMANDS[f.__name__.rstrip('_')] = (f, usage, example, groups, own); return f
     return put
 
-# %% ../nbs/62_cli.ipynb #c014
+def refused(found)->bool:
+    "Does vLLM refuse it?"
+    return any(f.level=='error' for f in found)
+
+def head(s:Subject, a:Ask)->dict:
+    "What every answer begins with"
+    return dict(model=s.name, gpu=s.device.name, vllm_version=a.version)
+
+# %% ../nbs/62_cli.ipynb #c007
+def planned(a:Ask, s:Subject, w): # `Plan`
+    "The search that the options describe"
+    from vllm_tuner.optimizer import search
+    allow,e,gpus = tuple(x.strip() for text in a.opt.allow for x in text.split(',') if x.strip()),s.engine,cards(a)[0]
+    if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
+    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, **(dict(siblings=siblings(s.name)) if 'quantized' in allow else {}))
+    return replace(p, model=s.name) if p.arch==s.arch else p
+
+def siblings(name:str)->tuple: # `ModelArch` each
+    "Re-releases of a model in fewer bits that the catalogue knows"
+    from vllm_tuner import models
+    return models.siblings(name) if hasattr(models,'siblings') else ()
+
+@command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
+def plan(a:Ask)->Answer:
+    "the best flags for a workload, with memory, speed, reasons and the command to run"
+    from vllm_tuner.deploy import serve
+    s,w = subject(a),workload(a)
+    p = planned(a, s, w)
+    if p.engine is None: return _no_plan(a, s, p)
+    found = judged(replace(s,arch=p.arch,engine=p.engine), p.memory)
+    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120))), f'{describe(w)}; vLLM {a.version}')
+    return Answer(page, {**head(s,a), 'model':p.model, **plan_data(p, found, serve(p))}, int(not p.met or refused(found)))
+
+def _no_plan(a:Ask, s:Subject, p)->Answer:
+    "Nothing fits: what is short, and what would help"
+    base,more = memory(a),plan_notes(p)
+    data = {**base.data, 'fits':False, 'met':False, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers), 'changes':[dict(text=c.text, fix=plain(c.fix)) for c in p.changes]}
+    return Answer(replace(base.page, blocks=(*base.page.blocks, replace(more,title='What would help')), note=f'does not fit; vLLM {a.version}'), data, 1)
+
+# %% ../nbs/62_cli.ipynb #c009
+def judged(s:Subject, m=None)->list: # of `Finding`
+    "What `check` says; with the memory that is left, where the configuration gets that far"
+    from vllm_tuner.validation import check
+    found = check(*s.nouns) if m is None else []
+    if refused(found): return found
+    if m is None: from vllm_tuner.memory import memory; m = memory(*s.nouns, s.params)
+    return check(*s.nouns, m.engine.kv_cache_memory_bytes or tuple(x.available for x in m.per_stage))
+
 @command('MODEL --gpu GPU [flags of vllm serve]', 'vllm-tuner memory Qwen/Qwen3-32B --gpu H100 -tp 2 --max-model-len 16384', 'card')
-def memory(ask:Ask)->Answer:
+def memory(a:Ask)->Answer:
     "where every GiB of the card goes, and how many tokens the KV cache holds"
-    from vllm_tuner.memory import memory as ledger_of
-    from vllm_tuner.validation import check as checked
-    s = subject(ask)
-    m = ledger_of(*s.nouns, s.params)
-    found = checked(*s.nouns, _available(m))
-    data = dict(model=s.name, gpu=s.device.name, vllm_version=ask.version, fits=m.fits, memory=memory_data(m), findings=plain(found))
-    return Answer(Page(s.title, (ledger(m), cache(m), notes(found)), f'vLLM {ask.version}'), data, int(not m.fits or _refused(found)))
+    from vllm_tuner.memory import memory
+    s = subject(a)
+    early = judged(s)
+    if refused(early) and not any(f.code.startswith(('no-','mamba')) for f in early): return Answer(Page(s.title, (notes(early),), f'vLLM {a.version}: refused'), dict(**head(s,a), fits=False, findings=plain(early)), 1)
+    m = memory(*s.nouns, s.params)
+    return Answer(Page(s.title, (ledger(m), cache(m), notes(early)), f'vLLM {a.version}'), dict(**head(s,a), fits=m.fits, memory=memory_data(m), findings=plain(early)), int(not m.fits or refused(early)))
 
-def _available(m): return tuple(s.available for s in m.per_stage) if not m.engine.kv_cache_memory_bytes else m.engine.kv_cache_memory_bytes
-
-def _refused(found): return any(f.level=='error' for f in found)
-
-# %% ../nbs/62_cli.ipynb #c015
 @command('MODEL --gpu GPU [--workload NAME] [flags of vllm serve]', 'vllm-tuner predict Qwen/Qwen3-8B --gpu L40S --input-len 1000 --output-len 200 --users 32', 'card', 'work')
-def predict(ask:Ask)->Answer:
+def predict(a:Ask)->Answer:
     "how fast a configuration serves a workload"
     from vllm_tuner.memory import memory as ledger_of
-    from vllm_tuner.serving import predict as predicted
-    s,w = subject(ask),workload(ask)
-    m = ledger_of(*s.nouns, s.params)
-    if not m.fits: return memory(ask)
-    p = predicted(*s.nouns, w, m.plan.kv_tokens)
-    data = dict(model=s.name, gpu=s.device.name, vllm_version=ask.version, workload=describe(w), prediction=prediction_data(p))
-    return Answer(Page(s.title, speed(p), describe(w)), data, int(p.saturated))
+    from vllm_tuner.serving import predict
+    s,w = subject(a),workload(a)
+    if refused(judged(s)): return memory(a)
+    p = predict(*s.nouns, w, ledger_of(*s.nouns, s.params).plan.kv_tokens)
+    return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated))
 
-# %% ../nbs/62_cli.ipynb #c016
+# %% ../nbs/62_cli.ipynb #c010
+@command('MODEL [flags] | FILE | - | -- vllm serve ...', 'vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768', 'card')
+def check(a:Ask)->Answer:
+    "what vLLM would say about a command line, a YAML, compose or Kubernetes file, and the remedy"
+    parts = [_checked(a,c) for c in servers(a)]
+    if len(parts)==1: return parts[0]
+    blocks = tuple(replace(b, title=f'{p.page.title}: {p.page.note}') for p in parts for b in p.page.blocks)
+    return Answer(Page(f'{len(parts)} servers', blocks), [p.data for p in parts], max(p.code for p in parts))
+
+def _checked(a:Ask, cmd)->Answer:
+    "One server"
+    from vllm_tuner.validation import Finding
+    if not cmd.model: raise ValueError('the configuration names no model; write it in front of the flags, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
+    s = subject(a, cmd)
+    found = [Finding('error','command-line',p) for p in cmd.problems] + judged(s)
+    said = 'vLLM refuses to start' if refused(found) else 'vLLM starts'
+    block = notes(found,'Findings') if found else Notes('Findings', (('','nothing to complain about',''),))
+    return Answer(Page(s.title, (block,), f'vLLM {a.version}: {said}'), dict(**head(s,a), valid=not refused(found), findings=plain(found)), int(refused(found)))
+
+# %% ../nbs/62_cli.ipynb #c012
+def _matching(names, words, key=str): return [n for n in names if all(w.lower() in key(n).lower() for w in words)]
+
 @command('[WORDS]', 'vllm-tuner models qwen3')
-def models(ask:Ask)->Answer:
+def models(a:Ask)->Answer:
     "search the catalogue of models, or show one"
     from vllm_tuner.models import arch, catalogue
     from vllm_tuner.weights import params
-    word = ' '.join(ask.words).lower()
-    hits = [i for i in catalogue() if all(w in i.lower() for w in word.split())]
-    if not hits: arch(' '.join(ask.words)); raise ValueError(f'no model of the catalogue matches {word[:60]!r}')
-    found = [(i,a,params(a)) for i in hits for a in (arch(i),)]
-    rows = tuple((i, show_count(n), f'{a.max_len:,}' if a.max_len else '–', a.dtype) for i,a,n in found)
-    return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','dtype'), rows, align='lrrl'),)), [dict(model=i, parameters=n, max_len=a.max_len, dtype=a.dtype) for i,a,n in found])
+    hits = _matching(catalogue(), a.words)
+    if len(a.words)==1 and (not hits or a.words[0] in hits): return _one_model(a.words[0], arch(a.words[0]), params)
+    if not hits: raise ValueError(f"no model of the catalogue has all of {' '.join(a.words)[:60]!r} in its name")
+    found = [(i,x,params(x)) for i in hits for x in (arch(i),)]
+    rows = tuple((i, show_count(n), f'{x.max_len:,}' if x.max_len else '–', x.quant.method if x.quant else x.dtype) for i,x,n in found)
+    return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','weights'), rows, align='lrrl'),)), [dict(model=i, parameters=n, max_len=x.max_len, dtype=x.dtype) for i,x,n in found])
 
+def _one_model(name, x, params)->Answer:
+    "The shape of a model"
+    rows = [('architecture',x.architecture), ('parameters',f'{params(x):,}'), ('context',f'{x.max_len:,} tokens' if x.max_len else 'not stated'), ('weights',x.quant.method if x.quant else x.dtype), ('width',f'{x.hidden:,}'), ('vocabulary',f'{x.vocab:,}')]
+    rows += [(f'{g.n} layers', f'{g.mixer}, {g.ffn}') for g in x.groups]
+    return Answer(Page(name, (Table('', ('',)*2, tuple(rows), align='ll'),)), dict(model=name, parameters=params(x), arch=plain(x)))
+
+# %% ../nbs/62_cli.ipynb #c013
 @command('[WORDS]', 'vllm-tuner gpus h100')
-def gpus(ask:Ask)->Answer:
+def gpus(a:Ask)->Answer:
     "search the catalogue of GPUs"
     from vllm_tuner.devices import device, devices
-    words = ' '.join(ask.words).lower().split()
-    hits = [d for d in devices() if all(w in f'{d.vendor} {d.name}'.lower() for w in words)] or [device(' '.join(ask.words))]
-    rows = [(d.name, f'{gib(d.memory):.2f} GiB', f'{d.bandwidth/1e12:.2f} TB/s', f"{d.flops('bf16')/1e12:,.0f}", f'{d.fp8/1e12:,.0f}' if d.fp8 else '–', f'{d.link.kind} {d.link.bandwidth/1e9:,.0f} GB/s', '.'.join(map(str,d.capability))) for d in hits]
-    return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','memory','bandwidth','16 bit','8 bit','link','capability'), tuple(rows), align='lrrrrlr'),), 'memory as the driver reports it, TFLOP/s dense'), hits)
+    hits = _matching(devices(), a.words, lambda d: f'{d.vendor} {d.name}') or [device(' '.join(a.words))]
+    link = lambda d: f"{'xGMI' if d.vendor=='AMD' and d.nvlink else 'NVLink' if d.nvlink else 'PCIe'} {d.link.bandwidth/1e9:,.0f} GB/s"
+    rows = tuple((d.name, f'{gib(d.memory):.2f} GiB', f'{d.bandwidth/1e12:.2f} TB/s', f"{d.flops('bf16')/1e12:,.0f}", f'{d.fp8/1e12:,.0f}' if d.fp8 else '–', link(d), '.'.join(map(str,d.capability))) for d in hits)
+    return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','memory','bandwidth','16 bit','8 bit','link','capability'), rows, align='lrrrrlr'),), 'memory as the driver reports it; dense TFLOP/s'), hits)
 
-# %% ../nbs/62_cli.ipynb #c018
-def limits(ask:Ask): # `SLO`
-    "The limits that `--slo` names; `ttft` stands for `ttft_ms`"
-    from vllm_tuner.optimizer import SLO
-    pairs = [w.partition('=') for text in ask.opt.slo for w in text.split(',')]
-    if (bad := next((k for k,eq,v in pairs if not (eq and v)),None)) is not None: raise ValueError(f'--slo is {bad[:40]!r}; write a limit in milliseconds such as ttft.p99=500 or tpot=40')
-    name = lambda k: '.'.join([h if (h:=k.split('.')[0]).endswith('_ms') else h+'_ms', *k.split('.')[1:]])
-    return SLO(tuple((name(k.strip()),real(v,f'--slo {k}',1e-9,1e12,'give milliseconds')) for k,_,v in pairs), real(ask.opt.confidence,'--confidence',.5,.999,'use 0.5 for the bare prediction'))
+# %% ../nbs/62_cli.ipynb #c015
+@command('FILE [FILE] [--gpu GPU]', 'vllm-tuner log startup.log', 'card')
+def log(a:Ask)->Answer:
+    "read what vLLM printed while it started; two files: why the KV cache differs"
+    from vllm_tuner.logs import parse_log, rows
+    if not a.words: raise ValueError('say which log: `vllm-tuner log FILE`, or `-` for standard input')
+    seen = [parse_log(w) for w in a.words[:2]]
+    blocks = tuple(Table(n if len(seen)>1 else '', ('',)*2, tuple(rows(o)), align='ll') for n,o in zip(a.words,seen))
+    return Answer(Page('What vLLM printed', blocks), plain(seen if len(seen)>1 else seen[0]), int(any(o.errors for o in seen)))
 
-def plan_of(ask:Ask, s:Subject, w): # `Plan`
-    "The search that the options describe"
-    from vllm_tuner.optimizer import search
-    allow,e = tuple(a.strip() for text in ask.opt.allow for a in text.split(',') if a.strip()),s.engine
-    gpus = ask.opt.gpus and human_int(ask.opt.gpus,'--gpus')
-    if gpus and gpus<1: raise ValueError(f'--gpus is {gpus} but must be at least 1')
-    if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
-    return search(*s.nouns[:2], w, e, s.params, ask.opt.objective, limits(ask), gpus, allow)
+# %% ../nbs/62_cli.ipynb #c017
+@command('MODEL --gpu GPU --target TARGET [options of plan]', 'vllm-tuner deploy Qwen/Qwen3-8B --gpu L40S --target compose', 'card', 'work', 'goal',
+         own=(('--target',dict(metavar='TARGET',default='command',help='command, config, compose, kubernetes, lws, kserve, ray, production-stack, llm-d')), ('--port',dict(metavar='N',help='of the server (8000)')),
+              ('--replicas',dict(metavar='N',help='copies behind one address')), ('--as-given',dict(action='store_true',help='the flags as they are, no search'))))
+def deploy(a:Ask)->Answer:
+    "a plan as a command, a vLLM config, compose, Kubernetes, KServe, Ray or Helm file"
+    from vllm_tuner.deploy import Deployment, deploy
+    from vllm_tuner.units import human_int
+    s = subject(a)
+    more = {k:human_int(a.get(k),'--'+k) for k in ('port','replicas') if a.get(k)}
+    p = None if a.opt.as_given else planned(a, s, workload(a))
+    if p is not None and p.engine is None: return _no_plan(a, s, p)
+    source = p or Deployment(s.name, s.engine, s.device.vendor, s.device.name)
+    text = deploy(source, a.opt.target, **more)
+    return Answer(text, dict(target=a.opt.target, text=text))
+
+@command('[--port N]', 'vllm-tuner explore --port 8866', own=(('--port',dict(default='8866',metavar='N',help='port (8866)')), ('--host',dict(default='127.0.0.1',metavar='ADDRESS',help='address to listen on (127.0.0.1)')), ('--no-browser',dict(action='store_true',help='do not open a browser'))))
+def explore(a:Ask)->Answer:
+    "turn the knobs in a browser"
+    from vllm_tuner.explorers import explore as app
+    from vllm_tuner.units import human_int
+    return Answer('', {}, int(app(port=human_int(a.opt.port,'--port'), host=a.opt.host, browser=not a.opt.no_browser) or 0))
 
 # %% ../nbs/62_cli.ipynb #c019
-@command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
-def plan(ask:Ask)->Answer:
-    "the best flags for a workload, with memory, speed, reasons and the command to run"
-    from vllm_tuner.deploy import serve
-    from vllm_tuner.validation import check as checked
-    s,w = subject(ask),workload(ask)
-    p = plan_of(ask, s, w)
-    if p.engine is None: return _no_plan(ask, s, p)
-    found = checked(p.arch, p.device, p.engine, _available(p.memory))
-    p = replace(p, model=s.name) if p.arch==s.arch else p
-    head = dict(model=p.model, gpu=s.device.name, vllm_version=ask.version)
-    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120))), f'{describe(w)}; vLLM {ask.version}')
-    return Answer(page, {**head, **plan_data(p, found, serve(p))}, int(not p.met or _refused(found)))
-
-def _no_plan(ask:Ask, s:Subject, p)->Answer:
-    "Nothing fits: what is short, and what would help"
-    base = memory(ask)
-    more = plan_notes(p, ())
-    reasons_ = Notes('Turned down', tuple(('',str(r),'') for r in p.rejected[:4]))
-    data = {**base.data, 'fits':False, 'met':False, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers)}
-    return Answer(replace(base.page, blocks=(*base.page.blocks, reasons_, replace(more,title='What would help'))), data, 1)
-
-# %% ../nbs/62_cli.ipynb #c021
-def _servers(ask:Ask): # list of `Command`
-    "Every server that the words, the file or the command behind `--` describe"
-    from vllm_tuner.flags import read_command
-    from vllm_tuner.intake import read_config
-    if ask.behind is not None: return [read_command(list(ask.behind), ask.version)]
-    if len(ask.words)==1 and is_file(ask.words[0]) and not ask.words[0].endswith('config.json'): return read_config(read_file(ask.words[0], 2**20), ask.version)
-    return [read_command(['serve',*ask.words], ask.version)]
-
-@command('MODEL [flags] | FILE | - | -- vllm serve ...', "vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768", 'card')
-def check(ask:Ask)->Answer:
-    "what vLLM would say about a command line, a YAML, compose or Kubernetes file, and the remedy"
-    commands = _servers(ask)
-    parts = [_checked(ask,c) for c in commands]
-    worst = max(p.code for p in parts)
-    if len(parts)==1: return parts[0]
-    blocks = tuple(replace(b, title=f'{p.page.title}: {b.title}') for p in parts for b in p.page.blocks if b)
-    return Answer(Page(f'{len(parts)} servers', blocks), [p.data for p in parts], worst)
-
-def _checked(ask:Ask, cmd)->Answer:
-    "One server"
-    from vllm_tuner.memory import memory as ledger_of
-    from vllm_tuner.models import arch
-    from vllm_tuner.validation import Finding, check as checked
-    if not cmd.model: raise ValueError('the configuration names no model; write it in front of the flags, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
-    s = Subject(cmd.model, arch(cmd.model), card(ask), cmd.engine(vllm_version=ask.version, usage=ask.opt.usage), profile(ask))
-    found = [Finding('error','command-line',p) for p in cmd.problems] + _findings(s, ledger_of, checked)
-    verdict = 'vLLM refuses to start' if _refused(found) else 'vLLM starts'
-    blocks = (notes(found,'Findings') if found else Notes('', (('','nothing to complain about',''),)),)
-    return Answer(Page(s.title, blocks, f'vLLM {ask.version}: {verdict}'), dict(model=s.name, gpu=s.device.name, vllm_version=ask.version, valid=not _refused(found), findings=plain(found)), int(_refused(found)))
-
-def _findings(s:Subject, ledger_of, checked):
-    "Findings with the memory that is left, where the configuration gets that far"
-    first = checked(*s.nouns)
-    return first if _refused(first) else checked(*s.nouns, _available(ledger_of(*s.nouns, s.params)))
-
-# %% ../nbs/62_cli.ipynb #c023
 def parser()->Parser:
     "The parser of every command"
     p = Parser(prog='vllm-tuner', description='What vLLM will do with your GPU: memory, speed and the best flags, with no GPU and no engine.', formatter_class=argparse.RawDescriptionHelpFormatter,
                epilog='Every flag of `vllm serve` may be added where a configuration is meant.\nExit codes: 0 yes, 1 it does not fit or vLLM refuses it, 2 the question makes no sense.')
     p.add_argument('--version', action='store_true', help='print the version')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
-    for name,(f,usage,groups,own,example) in COMMANDS.items():
-        s = sub.add_parser(name, help=f.__doc__, description=f.__doc__[0].upper()+f.__doc__[1:]+'.', usage=f'vllm-tuner {name} {usage}', epilog=f'example: {example}', allow_abbrev=False)
-        for flag,kw in (*(o for g in groups for o in _OPTIONS[g]), *own): s.add_argument(flag, **kw)
-        s.add_argument('--json', action='store_true', help='print data')
+    for name,(f,usage,example,groups,own) in COMMANDS.items():
+        add_options(sub.add_parser(name, help=f.__doc__, description=f.__doc__[0].upper()+f.__doc__[1:]+'.', usage=f'vllm-tuner {name} {usage}', epilog=f'example: {example}', allow_abbrev=False), groups, own)
     return p
 
 def asked(argv)->Ask:
@@ -315,43 +204,44 @@ def asked(argv)->Ask:
     opt,words = parser().parse_known_args(argv[:cut])
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
-# %% ../nbs/62_cli.ipynb #c024
+# %% ../nbs/62_cli.ipynb #c020
+def _failed(ex, argv)->int: # exit code
+    "What is said about a question that makes no sense, or about a mistake of ours"
+    import os
+    ours = not isinstance(ex,(ValueError,OSError,ImportError))
+    if os.environ.get('VLLM_TUNER_DEBUG'): raise ex
+    said = f'this is a mistake in vllm-tuner, not in your question: {type(ex).__name__}: {ex}. VLLM_TUNER_DEBUG=1 shows where' if ours else ' '.join(str(ex).split())
+    if '--json' in argv: print(as_json(dict(error=said)))
+    print(f'vllm-tuner: {said}', file=sys.stderr)
+    return 3 if ours else 2
+
 def run(argv)->int: # exit code
-    "One command: errors become a sentence"
-    wants_json = '--json' in argv
+    "One command"
     try:
-        ask = asked(argv)
-        if ask.opt.version: return print(_version()) or 0
-        if not ask.opt.command: parser().print_help(); return 2
-        answer = COMMANDS[ask.opt.command][0](ask)
-    except (ValueError, OSError, ImportError) as ex:
-        if wants_json: print(as_json(dict(error=str(ex))))
-        print(f'vllm-tuner: {ex}', file=sys.stderr)
-        return 2
-    if wants_json: print(as_json(answer.data))
+        a = asked(argv)
+        if a.opt.version: from vllm_tuner import __version__; print(f'vllm-tuner {__version__}'); return 0
+        if not a.opt.command: parser().print_help(); return 2
+        answer = COMMANDS[a.opt.command][0](a)
+    except (BrokenPipeError, KeyboardInterrupt, SystemExit): raise
+    except Exception as ex: return _failed(ex, argv)
+    if a.opt.json: print(as_json(answer.data))
+    elif isinstance(answer.page,str): print(answer.page, end='' if answer.page.endswith('\n') or not answer.page else '\n')
     else: console().print(answer.page, crop=False)
     return answer.code
 
-def _version()->str:
-    from vllm_tuner import __version__
-    return f'vllm-tuner {__version__}'
-
-# %% ../nbs/62_cli.ipynb #c025
+# %% ../nbs/62_cli.ipynb #c021
 def main(
     argv=None, # words, `None` for those of the process
 )->int:        # exit code
     "`vllm-tuner`"
+    import os
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream,'reconfigure'): stream.reconfigure(errors='replace')  # a terminal without these characters gets question marks, not a crash
-    try:
-        code = run(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # `| head`
-        import os
-        os.dup2(os.open(os.devnull,os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    try: code = run(sys.argv[1:] if argv is None else list(argv)); sys.stdout.flush()
+    except BrokenPipeError: os.dup2(os.open(os.devnull,os.O_WRONLY), sys.stdout.fileno()); return 0  # `| head`
     except KeyboardInterrupt: return 130
+    except SystemExit as ex: return ex.code or 0  # --help
+    return code
 
-# %% ../nbs/62_cli.ipynb #c026
-if __name__=='__main__' and 'ipykernel' not in sys.modules and 'execnb' not in sys.modules: sys.exit(main())
+# %% ../nbs/62_cli.ipynb #c022
+if __name__=='__main__' and not {'ipykernel','execnb'} & sys.modules.keys(): sys.exit(main())
