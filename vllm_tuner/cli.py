@@ -234,10 +234,13 @@ def main(
     argv=None, # words, `None` for those of the process
 )->int:        # exit code
     "`vllm-tuner`"
-    import os
+    import os, warnings
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream,'reconfigure'): stream.reconfigure(errors='replace')  # a terminal without these characters gets question marks, not a crash
-    try: code = run(sys.argv[1:] if argv is None else list(argv)); sys.stdout.flush()
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions: warnings.simplefilter('ignore')
+            code = run(sys.argv[1:] if argv is None else list(argv)); sys.stdout.flush()
     except BrokenPipeError: os.dup2(os.open(os.devnull,os.O_WRONLY), sys.stdout.fileno()); return 0  # `| head`
     except KeyboardInterrupt: return 130
     except SystemExit as ex: return ex.code or 0  # --help

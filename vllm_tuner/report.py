@@ -15,7 +15,7 @@ from .page import Bars, Code, Notes, Table
 
 # %% auto #0
 __all__ = ['plain', 'as_json', 'number', 'between', 'ledger', 'cache', 'memory_data', 'rates', 'times', 'notes', 'speed',
-           'prediction_data', 'describe', 'reasons', 'versus', 'plan_notes', 'plan_blocks', 'plan_data']
+           'prediction_data', 'describe', 'reasons', 'kept', 'versus', 'plan_notes', 'plan_blocks', 'plan_data']
 
 # %% ../nbs/59_report.ipynb #c005
 def plain(
@@ -139,13 +139,22 @@ def describe(
     return f"{w.name or 'workload'}: {pace}, {w.input_length_distribution.mean:,.0f} tokens in, {w.output_length_distribution.mean:,.0f} out"
 
 # %% ../nbs/59_report.ipynb #c015
+def _flag(plan, y)->str: return ' '.join(to_flags(replace(Engine(vllm_version=plan.engine.vllm_version), **{y.flag:y.value}))) or f"--{y.flag.replace('_','-')} {y.value}"
+
+def _said(y)->str: return '; '.join(t for t in (y.text, y.lower and f'lower, {y.lower}', y.higher and f'higher, {y.higher}') if t)
+
 def reasons(
     plan, # `Plan`
 )->Table:
     "Each flag that was chosen, and why"
-    words = lambda y: ' '.join(to_flags(replace(Engine(vllm_version=plan.engine.vllm_version), **{y.flag:y.value})))
-    said = lambda y: '; '.join(t for t in (y.text, y.lower and f'lower: {y.lower}', y.higher and f'higher: {y.higher}') if t)
-    return Table('What to set', ('',)*2, tuple((words(y),said(y)) for y in plan.why) or (("vLLM's defaults",'no flag that was tried buys a hundredth'),), align='cl')
+    rows = tuple((_flag(plan,y), _said(y)) for y in plan.why if y.value!=y.default)
+    return Table('What to set', ('',)*2, rows or (('nothing',"no flag that was tried buys a hundredth over vLLM's defaults"),), align='cl')
+
+def kept(
+    plan, # `Plan`
+)->Table:
+    "Flags that were tried and stay as vLLM sets them"
+    return Table('What to leave', ('',)*2, tuple((_flag(plan,y), _said(y)) for y in plan.why if y.value==y.default), 'tried, and left at its default', 'll')
 
 _COMPARED = (('first token p90, ms','ttft_ms','p90'), ('next token, ms','tpot_ms','mean'), ('whole answer, ms','e2e_ms','mean'))
 
@@ -154,7 +163,7 @@ def versus(
 )->Table|None:
     "The choice beside the configuration as given, nothing where that does not start"
     b,p = plan.baseline,plan.prediction
-    if not plan.why or b is None or not b.prediction: return None
+    if not any(y.value!=y.default for y in plan.why) or b is None or not b.prediction: return None
     q = b.prediction
     rows = [('output tokens/s', number(q.output_tokens_per_second*b.replicas), number(p.output_tokens_per_second*plan.replicas))]
     rows += [(name, number(getattr(getattr(q,f),s)), number(getattr(getattr(p,f),s))) for name,f,s in _COMPARED]
@@ -178,7 +187,7 @@ def plan_blocks(
     "Everything about a plan, in reading order"
     n = plan.replicas
     run = Code('Run it' if n==1 else f'Run {n} of them', command)
-    return ledger(plan.memory), cache(plan.memory), reasons(plan), versus(plan), *speed(plan.prediction), plan_notes(plan,found), run
+    return ledger(plan.memory), cache(plan.memory), reasons(plan), versus(plan), kept(plan), *speed(plan.prediction), plan_notes(plan,found), run
 
 def plan_data(
     plan,        # `Plan`, with an engine

@@ -12,11 +12,11 @@ from importlib.resources import files
 from math import log
 from .kv_specs import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
-from .quant import Layout, Matrix, online, stored
+from .quant import Layout, stored
 from .versions import release
 
 # %% auto #0
-__all__ = ['PUBLIC', 'either', 'Step', 'family', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements', 'load', 'Speed',
+__all__ = ['PUBLIC', 'either', 'Step', 'family', 'unit', 'Matrix', 'Routed', 'Look', 'Load', 'mixer_elements', 'load', 'Speed',
            'architecture', 'efficiency', 'Clock', 'clock', 'step_time']
 
 # %% ../nbs/33_step_time.ipynb #c006
@@ -91,7 +91,7 @@ def unit(
 
 # %% ../nbs/33_step_time.ipynb #c015
 @dataclass(frozen=True, slots=True)
-class Weights:
+class Matrix:
     "Matrices of one family on one rank"
     family:str      # kernel family
     elements:float  # weights
@@ -120,7 +120,7 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Load:
     "What a step has to move and compute on one rank"
-    dense:tuple[Weights,...]  # matrices that every token passes
+    dense:tuple[Matrix,...]   # matrices that every token passes
     routed:tuple[Routed,...]  # experts
     looks:tuple[Look,...]     # attention
     state:float               # bytes of recurrent state of one request, all layers
@@ -195,14 +195,15 @@ def _looks(arch, e):
 # %% ../nbs/33_step_time.ipynb #c021
 def _layouts(arch, e):
     "Layouts of attention, feed-forward, experts and head"
-    q = arch.quant or online(e.quantization)
-    if q is None: return (None,)*4
-    name = lambda tail: (f'layers.{arch.n_layers//2}.{tail}',)
-    return q.layout(name('self_attn.o_proj')), q.layout(name('mlp.down_proj')), q.layout(name('mlp.experts.0.down_proj'),'experts'), q.layout(('lm_head',),'head')
+    q = arch.quant
+    if q is None: return (Layout('fp8',8,static=False),)*3+(None,) if e.quantization=='fp8' else (None,)*4
+    i = arch.n_layers//2
+    name = lambda tail: (f'model.layers.{i}.{tail}', f'language_model.model.layers.{i}.{tail}', f'model.language_model.layers.{i}.{tail}')
+    return q.layout(name('self_attn.o_proj')), q.layout(name('mlp.down_proj')), q.layout(name('mlp.experts.0.down_proj'),'experts'), q.layout(('lm_head','language_model.lm_head'),'head')
 
 def _matrix(layout, elements, capability):
     "Matrices of one layout"
-    return Weights(family(layout, capability), elements, elements*stored(layout, Matrix(4096,4096))/4096**2)
+    return Matrix(family(layout, capability), elements, elements*stored(layout, 4096, 4096)/4096**2)
 
 def _routed(f, g, h, layout, e, capability):
     "The experts of one group of layers"
@@ -245,10 +246,10 @@ def load(
     la,lf,lx,lh = _layouts(arch, e)
     dense = {}
     for g in gs:
-        router = Weights('bf16', g.ffn.experts*h, 2*g.ffn.experts*h) if isinstance(g.ffn,MoE) else Weights('bf16',0,0)
+        router = Matrix('bf16', g.ffn.experts*h, 2*g.ffn.experts*h) if isinstance(g.ffn,MoE) else Matrix('bf16',0,0)
         for m in (_matrix(la, mixer_elements(g.mixer,h,tp), cap), _matrix(lf, _ffn_elements(g.ffn,h,tp), cap), router):
-            a = dense.get(m.family, Weights(m.family,0,0))
-            dense[m.family] = Weights(m.family, a.elements+g.n*m.elements, a.bytes+g.n*m.bytes)
+            a = dense.get(m.family, Matrix(m.family,0,0))
+            dense[m.family] = Matrix(m.family, a.elements+g.n*m.elements, a.bytes+g.n*m.bytes)
     moe = [g for g in gs if isinstance(g.ffn,MoE)]
     states = [g for g in gs if isinstance(g.mixer,(Mamba,LinearAttention))]
     traffic = [(g.n*a,g.n*b) for g in gs for a,b in (_traffic(g,h,tp),)]
@@ -323,8 +324,6 @@ class Clock:
     launch:tuple         # seconds of launching a step without graphs, with piecewise graphs, with a full graph
     host:float           # per step
     host_seq:float       # per request
-    host_mixed:float     # per step with prompt tokens, on top
-    tile:float           # tokens to which a kernel pads what one expert gets, mean
     overlapped:bool      # asynchronous scheduling
     sizes:tuple          # captured batch sizes
     graph:tuple          # index into `launch` for a decode step and for a mixed one within the captured sizes
@@ -337,13 +336,13 @@ class Clock:
             t = m*replicas
             touched = E*(1-(1-k/E)**t)/ranks
             busiest = touched+(2*log(ranks)*touched*(1-touched*ranks/E))**.5 if ranks>1 else touched
-            ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
+            ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+8*busiest)
         kv = at = 0.
         for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
         for s,limit in self.attention: at = at + s*(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4))
         rows = n+(p>0)
         return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m,
-                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0))
+                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n)
 
     def seconds(self, n, ctx, p=0, pctx=0.):
         "Seconds of a step"
@@ -364,28 +363,18 @@ _GRAPHS = {'NONE':(0,0), 'PIECEWISE':(1,1), 'FULL':(2,2), 'FULL_DECODE_ONLY':(2,
 def _link(t, device, tp):
     "Seconds of the smallest all-reduce, and of one byte in a large one"
     link = device.link
-    bridge = link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name   # joins two cards
-    fast = link.kind=='nvlink' and not (bridge and tp>2)
+    fast = link.kind=='nvlink' and link.bandwidth>1e11
     latency = t['reduce_nvlink'] if fast else t['reduce_pcie']*tp/2
-    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else device.pcie*t['link_pcie']*2/tp)
+    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else min(link.bandwidth,63e9)*t['link_pcie']*2/tp)
 
 def _host(t, device, e):
-    "Host seconds per step, per request, and for a step with prompt tokens"
+    "Host seconds per step and per request"
     era = t['host_v0'] if release(e.vllm_version)<(0,8,0) else t['host_v1_early'] if release(e.vllm_version)<(0,9,0) else 1.
     amd = t['host_amd'] if device.vendor!='NVIDIA' else 1.
     many = t['host_ranks'] if e.world_size>1 else 0.
-    return era*amd*(t['host']+many), era*t['host_seq'], era*amd*t['host_mixed']
+    return era*amd*(t['host']+many), era*t['host_seq']
 
 # %% ../nbs/33_step_time.ipynb #c031
-def _layers(l, t, d, e, whole):
-    "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
-    a = architecture(d)
-    old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{r.family}',1.)*t.get(f'moe_layer:{r.family}@{a}',1.) for r in l.routed)
-    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers)
-    eager = t['launch_eager'] if e.enforce_eager else t['launch']
-    return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
-
 @lru_cache(1024)
 def clock(
     arch,              # `ModelArch`
@@ -408,13 +397,15 @@ def _clock(l, t, d, e):
     prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)
     latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
     la,lb = _link(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
-    launch,kernels = _layers(l, t, d, e, whole)
+    host,seq = _host(t, d, e)
+    eager = t['launch_eager'] if e.enforce_eager else t['launch']
+    slow = t.get(f'layer@{architecture(d)}',1.)
     return Clock(sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense), experts,
                  tuple((either(k.bytes/(bw*kv_eff), k.decode/(half*mla)), k.limit) for k in l.looks), tuple((k.prefill/prefill, k.limit) for k in l.looks),
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
                  l.reduces*latency+l.exchanges*la, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
-                 l.logits*t['sampler']/bw, kernels, launch,
-                 *_host(t, d, e), t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size)
+                 l.logits*t['sampler']/bw, whole*slow*(t['layer']*l.layers+t['moe_layer']*l.moe_layers+t['state_layer']*l.state_layers), (l.layers*eager, l.layers*t['launch_piecewise'], 0.),
+                 host, seq, bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size)
 
 # %% ../nbs/33_step_time.ipynb #c033
 def step_time(
