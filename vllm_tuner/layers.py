@@ -345,7 +345,8 @@ def param_count(
     table = arch.vocab*E*(1 if arch.tied or not arch.head else 2) + arch.head_bias*arch.vocab + arch.positions*H
     norms = (arch.embed_norms*E+arch.final_norms*H)*(1+arch.norm_bias)
     layers = sum(layers_params(g,H) for g in (*arch.groups, *arch.encoder, *(arch.draft if draft else ())))
-    return table + norms + layers + sum(t.params for t in arch.towers) + arch.extra
+    c = dict(arch.custom)
+    return table + norms + layers + sum(t.params for t in arch.towers) + arch.extra + c.get('ple_vocab',0)*c.get('ple_width',0) + c.get('not_loaded',0)
 
 # %% ../nbs/10_layers.ipynb #c025
 @lru_cache(4096)
