@@ -470,7 +470,7 @@ def free_rules(c:Case):
     "The share that is asked for is free when vLLM starts"
     if c.available is not None: return
     total,u = c.device.memory, c.e.gpu_memory_utilization
-    want,free = math.ceil(total*u), total-baseline_bytes(c.arch, c.device, c.e)
+    want,free = math.ceil(total*u), total-baseline_bytes(c.device, c.e)
     if want<=free: return
     a,b,d = (f'{round(gib(x),2)}' if c.version>=(0,12,0) else f'{gib(x):.2f}' for x in (free,total,want))
     tries = tuple({'gpu_memory_utilization':x} for x in (math.floor(free/total*100)/100,) if x>0)
