@@ -46,7 +46,7 @@ class Layout:
     scale:int=4       # bytes of one scale; 0 for the model's dtype
     zeros:int=0       # bits of one zero point, 0 for a symmetric format
     static:bool=False # a scale for the activations is stored too
-    order:bool=False  # columns are sorted by importance: an index of them is stored
+    order:bool=False  # columns are sorted by importance
     weight_only:bool=False  # the format keeps activations in 16 bits
 
     def scales(self,
@@ -73,15 +73,16 @@ def refined(
     l:Layout, # blocks of weights
     m:Matrix, # a matrix of routed experts
 )->Layout:    # the same, or square blocks that fit
-    "Blocks that the slices of experts cut through are made finer (`fused_moe/oracle/fp8.py`)"
-    if l.rows<2 or not m.grain: return l
+    "Blocks and groups that the slices of experts cut through are made finer (`fused_moe/oracle/fp8.py`, `moe_wna16.py`)"
+    if not m.grain or not l.cols: return l
     i,wide,sliced = m.grain
+    if l.form in ('awq','gptq') and (i%l.cols or wide%128):   # no Marlin kernel
+        return replace(l, form='wna16', cols=gcd(l.cols,i,wide), zeros=l.zeros if l.form=='awq' else 0, order=False)
     side = gcd(l.rows, l.cols, i, wide)
-    return replace(l, rows=side, cols=side) if (i%l.rows or sliced and i%l.cols) and side>=32 else l
+    return replace(l, rows=side, cols=side) if l.rows>1 and (i%l.rows or sliced and i%l.cols) and side>=32 else l
 
 def _scales(l, m, b):
     "What scales the numbers back"
-    l = refined(l,m)
     if l.rows>1 and m.kind=='experts': n = m.parts*l.scales(m.out//m.parts, m.in_)  # each expert's gate and up have blocks of their own
     elif l.rows==1 and l.form!='fp8': n = m.out*_groups(l,m)
     else: n = l.scales(m.out, m.in_, m.parts)
@@ -95,7 +96,8 @@ def _trifles(l, m, b):
     shape = (2*b if expert else 16) if l.form=='packed' else 0
     factors = 4*m.parts if l.form=='nvfp4' else 0
     static = 4*(1 if l.form=='int8' or expert and l.form=='fp8' else m.parts) if l.static else 0
-    return zeros + shape + factors + static + (4*m.in_ if l.order else 0)
+    biases = m.out*b if expert and l.form=='gptq' else 0  # zeros, in case the checkpoint has some
+    return zeros + shape + factors + static + biases
 
 def stored(
     layout:Layout|None, # `None` for a plain matrix
@@ -104,6 +106,7 @@ def stored(
 )->int:                 # bytes
     "Bytes of a matrix and its copies as vLLM allocates them before loading"
     b = m.size or dtype
+    if layout: layout = refined(layout,m)
     one = m.out*m.in_*b if layout is None else _body(layout,m)+_scales(layout,m,b)+_trifles(layout,m,b)
     return m.copies*(one + m.bias*b)
 

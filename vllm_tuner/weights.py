@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from .layers import MLA, Attention, CrossAttention, Dense, Layers, LinearAttention, Mamba, MoE, ModelArch, param_count, stage_layers
 from .quant import Layout, Matrix, Quant, online, stored
-from .units import ceil_div, round_up, show_bytes
+from .units import ceil_div, round_up
 from .versions import release
 
 # %% auto #0
@@ -29,7 +29,9 @@ class Split:
     hidden:int=0        # width of the residual stream, elements
     pad:tuple[int,int]=(1,1)  # what the kernel of the experts rounds their inner width and the stream's up to, elements
     router:int=0        # bytes of one router weight, 0 for the model's dtype
+    gate:str='plain'    # kind of the router's matrix: a few classes let checkpoints quantise it
 
+_QUANT_ROUTERS = ('Qwen3Moe','Qwen3VLMoe','Qwen3OmniMoe','Lfm2Moe','K2Horizon')  # their GateLinear is given the `quant_config`
 _FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','BailingMoeV','Param2','Afmoe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
 
 def padding(
@@ -53,7 +55,7 @@ def split(
     wide,ep = tp*dp*engine.prefill_context_parallel_size, engine.enable_expert_parallel
     shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) else tp
     router = 4 if arch.architecture.startswith(_FP32_ROUTERS) or dict(arch.custom).get('router_fp32') else 0
-    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router)
+    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if arch.architecture.startswith(_QUANT_ROUTERS) else 'plain')
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def _linear(out, in_, *names, parts=0, bias=False, row=False, kind='linear'):
@@ -189,7 +191,7 @@ def mixture(
     beside = dense(f.dense,s) if f.dense else []
     gate = [Matrix(1,s.hidden)] if f.shared_gate else []
     latent = [_linear(f.latent,s.hidden,'mlp.fc1_latent_proj'), _linear(s.hidden,f.latent,'mlp.fc2_latent_proj')] if f.latent else []
-    return [Matrix(f.experts,s.hidden,size=s.router), _vector(f.experts if f.router_bias else 0,0 if f.bias else 4), *experts(f,s), *shared, *gate, *beside, *latent, _vector(f.extra)]
+    return [Matrix(f.experts,s.hidden,('mlp.gate',),size=s.router,kind=s.gate), _vector(f.experts if f.router_bias else 0,0 if f.bias else 4), *experts(f,s), *shared, *gate, *beside, *latent, _vector(f.extra)]
 
 def feed_forward(
     f,       # any feed-forward
@@ -348,6 +350,7 @@ def relayout(
     if l.form=='awq' and cap[0]==9 and m.kind=='linear': return n*m.out*(m.in_//l.cols if l.cols else 1)*(2*b-1)//2
     if l.form=='fp8' and l.rows>1 and cap<(8,9): return n*m.out*ceil_div(m.in_,l.cols)*b - n*l.scale*l.scales(m.out,m.in_)
     if l.form=='mxfp4' and m.kind=='experts' and cap[0]==9: return n*_swizzled(m, b, release(version)<(0,26,0))
+    if l.form=='gptq' and m.kind=='experts': return -n*m.out*b
     if l.form=='bnb': return n*4*ceil_div(m.out*m.in_,64)
     return 0
 
