@@ -6,6 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from .defaults import resolve_dtype
 from .layers import MLA, Attention, CrossAttention, Dense, Layers, LinearAttention, Mamba, MoE, ModelArch, param_count, stage_layers
 from .quant import Layout, Matrix, Quant, online, stored
 from .units import ceil_div, round_up
@@ -213,6 +214,8 @@ Moondream MuseGlimmer NemotronHF NemotronHP OlmoHybrid Olmoe OPT Orion PaliGemma
 _HEADS = tuple(x for x in _ALL if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2')) + ('Aria','Idefics3','SmolVLM','Phi4MM')  # head
 _NORMS = tuple(x for x in _ALL if x not in ('Qwen3_5','Qwen3Next','Phi3V'))  # final norm
 
+_POOLED = ('LlamaModel','MistralModel','Qwen2Model','JinaEmbeddingsV5Model')  # made from classes with a head
+
 def _everywhere(arch, names): return arch.architecture.startswith(tuple(names)) and not arch.architecture.startswith('FalconH1')
 
 def ends(
@@ -223,11 +226,13 @@ def ends(
 )->list[Matrix]:
     "Embedding, final norms and head of a stage"
     rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
-    out = [_vector(arch.positions*s.hidden + arch.embed_norms*norms)] if first else []
-    if first or last and arch.tied and arch.head or _everywhere(arch,_ALL): out += [Matrix(rows,wide,('embed_tokens',))]
+    head,early = arch.head or arch.architecture in _POOLED, first or _everywhere(arch,_ALL)
+    table = Matrix(arch.vocab if arch.architecture.startswith('Whisper') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
+    out = [_vector(arch.positions*s.hidden + arch.embed_norms*norms)] if early else []
+    if early or last and arch.tied and head: out += [table]
     if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
     if last or _everywhere(arch,_NORMS): out += [_vector(arch.final_norms*norms)]
-    if arch.head and not arch.tied and (last or _everywhere(arch,_HEADS)): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
+    if head and not arch.tied and (last or _everywhere(arch,_HEADS)): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
     if last and arch.head_bias: out += [_vector(rows)]
     return [m for m in out if m.out]
 
@@ -269,14 +274,18 @@ def _caching(m): return isinstance(m,(Attention,MLA)) + bool(getattr(m,'beside',
 
 def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
 
+_TRANSFORMERS = ('Arcee','Cwm','FlexOlmo','GlmFor','GPTBigCode','GPTNeoX','HunYuanDense','HunYuanMoE','Jais2','Kolibri','Mellum','Nanbeige','OlmoFor','Olmo2','Olmo3','PhiFor','SeedOss','SmolLM3','Starcoder2','VaultGemma','Transformers')
+
 def tables(
     arch:ModelArch,    # the model
     groups:list[Layers], # layers of the stage
     b:int,             # bytes of one element of the model's dtype
+    version:str='0.33.0', # of vLLM
 )->int:
     "Bytes of the rotary tables"
     wide = arch.architecture.startswith('GptOss')
     ropes = {r for g in groups for r in _ropes(g.mixer)}
+    if arch.architecture.startswith(_TRANSFORMERS) and release(version)>=(0,30,0): return sum(4*r.dim for r in ropes)
     second = {replace(r,key='indexer') for g in groups if _sparse(g.mixer) and arch.architecture.startswith('DeepseekV32') for r in _ropes(g.mixer)}
     return sum(r.size for r in ropes|second)*(4 if wide else b)
 
@@ -297,16 +306,17 @@ def buffers(
     indices:range,    # layers of the stage
     b:int,            # bytes of one element of the model's dtype
     tokens:int=0,     # of one step, where the model has a sparse indexer
+    version:str='0.33.0', # of vLLM
 )->int:
     "Bytes of tables and scales of a stage"
     groups = [arch.groups[k] for k in arch.layer_kinds[indices.start:indices.stop]]
     cache = sum(scales(g.mixer,quant,b) for g in groups)
     maps = sum(4*(g.ffn.experts+s.redundant) for g in groups if isinstance(g.ffn,MoE)) if s.experts>1 else 0
     choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4*tokens
-    return tables(arch,groups,b) + cache + maps + choice
+    return tables(arch,groups,b,version) + cache + maps + choice
 
 # %% ../nbs/20_weights.ipynb #c031
-def _size(arch, engine): return _SIZES.get(engine.dtype, _SIZES.get(arch.dtype,2))
+def _size(arch, device, engine): return _SIZES.get(resolve_dtype(engine.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', engine.vllm_version), 2)
 
 def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if any(_sparse(g.mixer) for g in arch.groups) else 0
 
@@ -323,11 +333,11 @@ def weight_bytes(
     pp_rank:int=0,  # pipeline stage
 )->int:             # bytes on one tensor-parallel rank
     "Bytes that one rank of a stage allocates for the model, as loaded"
-    s,b,q = split(arch,device,engine),_size(arch,engine),arch.quant
+    s,b,q = split(arch,device,engine),_size(arch,device,engine),arch.quant
     first,last = pp_rank==0, pp_rank==engine.pipeline_parallel_size-1
     mine = stage_indices(arch,engine,pp_rank)
     encoder = _bytes([replace(m,copies=m.copies*g.n) for g in arch.encoder for m in layer(g,s)],None,None,b) if first else 0
-    return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine))
+    return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine),engine.vllm_version)
             + encoder + b*arch.extra + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
 
 # %% ../nbs/20_weights.ipynb #c037
@@ -388,7 +398,7 @@ def lora_bytes(
     kinds = [arch.layer_kinds[i] for i in stage_indices(arch,engine,pp_rank)]
     inner = sum(kinds.count(k)*sum(adapter_elements(m,r,shards) for m in layer(arch.groups[k],s)) for k in set(kinds))
     outer = 2*r*(arch.vocab+arch.hidden) if arch.architecture.startswith(_ADAPTED_ENDS) and engine.pipeline_parallel_size==1 else 0
-    return engine.max_loras*(inner+outer)*_size(arch,engine)
+    return engine.max_loras*(inner+outer)*_size(arch,device,engine)
 
 # %% ../nbs/20_weights.ipynb #c043
 def draft_bytes(
@@ -400,7 +410,7 @@ def draft_bytes(
     "Bytes of what drafts on one rank"
     spec = engine.speculative_config
     if spec is None or pp_rank<engine.pipeline_parallel_size-1: return 0
-    s,b,H = split(arch,device,engine),_size(arch,engine),arch.hidden
+    s,b,H = split(arch,device,engine),_size(arch,device,engine),arch.hidden
     if isinstance(d := spec.model, ModelArch):
         alone = replace(engine, speculative_config=None, pipeline_parallel_size=1, tensor_parallel_size=spec.draft_tensor_parallel_size or s.tp, enable_lora=False)
         same = spec.method.startswith('eagle') and (d.vocab,d.hidden)==(arch.vocab,H)
@@ -430,7 +440,7 @@ def resident_bytes(
     pp_rank:int=0,  # pipeline stage
 )->int:             # bytes on one tensor-parallel rank
     "Bytes that the model keeps on one rank of a stage once it is ready to serve"
-    s,b,q = split(arch,device,engine),_size(arch,engine),online(engine.quantization,arch.quant)
+    s,b,q = split(arch,device,engine),_size(arch,device,engine),online(engine.quantization,arch.quant)
     mine = stage_indices(arch,engine,pp_rank)
     loaded = weight_bytes(arch,device,engine,pp_rank) + (_rewritten(arch,device,s,mine,b,q,engine.vllm_version) if q else 0)
     offloaded = min(int(engine.cpu_offload_gb*2**30), layers_bytes(arch,arch.quant,s,mine,b))
