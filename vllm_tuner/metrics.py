@@ -14,7 +14,7 @@ from .units import real
 __all__ = ['samples', 'histogram', 'Metrics', 'metrics_rows', 'read_metrics']
 
 # %% ../nbs/29_metrics.ipynb #c005
-_SAMPLE = re.compile(r'(vllm:[a-zA-Z_:]{1,100})(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(\S{1,40})')
+_SAMPLE = re.compile(r'(vllm:[a-zA-Z0-9_:]{1,100})(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?\s+(\S{1,40})')
 _LABEL = re.compile(r'([a-zA-Z_]\w{0,60})="((?:[^"\\]|\\.)*)"')
 _LIMIT = 2**24 # characters of a page
 
