@@ -12,7 +12,7 @@ from importlib.resources import files
 from math import log
 from .kv_specs import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
-from .quant import Layout, stored
+from .quant import Layout, Matrix as QuantMatrix, stored
 from .versions import release
 
 # %% auto #0
@@ -203,7 +203,7 @@ def _layouts(arch, e):
 
 def _matrix(layout, elements, capability):
     "Matrices of one layout"
-    return Matrix(family(layout, capability), elements, elements*stored(layout, 4096, 4096)/4096**2)
+    return Matrix(family(layout, capability), elements, elements*stored(layout, QuantMatrix(4096,4096))/4096**2)
 
 def _routed(f, g, h, layout, e, capability):
     "The experts of one group of layers"
