@@ -154,16 +154,54 @@ def gpus(a:Ask)->Answer:
     return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','memory','bandwidth','16 bit','8 bit','link','capability'), rows, align='lrrrrlr'),), 'memory as the driver reports it; dense TFLOP/s'), hits)
 
 # %% ../nbs/62_cli.ipynb #c015
-@command('FILE [FILE] [--gpu GPU]', 'vllm-tuner log startup.log', 'card')
-def log(a:Ask)->Answer:
-    "read what vLLM printed while it started; two files: why the KV cache differs"
-    from vllm_tuner.logs import parse_log, rows
-    if not a.words: raise ValueError('say which log: `vllm-tuner log FILE`, or `-` for standard input')
-    seen = [parse_log(w) for w in a.words[:2]]
-    blocks = tuple(Table(n if len(seen)>1 else '', ('',)*2, tuple(rows(o)), align='ll') for n,o in zip(a.words,seen))
-    return Answer(Page('What vLLM printed', blocks), plain(seen if len(seen)>1 else seen[0]), int(any(o.errors for o in seen)))
+_LOG = (('--model',dict(metavar='MODEL',help='the model, where the log does not name it')), ('--save',dict(metavar='FILE',help='write corrections fitted to the logs, .toml or .json')))
 
-# %% ../nbs/62_cli.ipynb #c017
+@command('FILE [FILE] [--gpu GPU] [--model MODEL] [--save FILE]', 'vllm-tuner log startup.log --gpu H100', 'card', own=_LOG)
+def log(a:Ask)->Answer:
+    "what vLLM printed beside the prediction; two files: why the KV cache differs"
+    from vllm_tuner.asking import card, profile
+    from vllm_tuner.calibration import compare, explain, observation
+    from vllm_tuner.logs import parse_log
+    if not a.words or a.words[0]!='-' and a.words[0].startswith('-'): raise ValueError('say which log: `vllm-tuner log FILE`, two files, or `-` for standard input')
+    seen = [parse_log(w) for w in a.words]
+    gpu = card(a) if a.opt.gpu else None
+    if not a.opt.model and not all(o.model for o in seen): return _printed(a.words, seen)
+    xs = [observation(o, a.opt.model, gpu, name=w) for w,o in zip(a.words,seen)]
+    if a.opt.save: return _saved(xs, a.opt.save)
+    if len(xs)==2: return _compared(compare(*xs, params=profile(a)))
+    if len(xs)>2: raise ValueError(f'{len(xs)} logs are too many to compare; give one or two, or --save FILE to fit corrections to all of them')
+    return _explained(xs[0], explain(seen[0], a.opt.model, gpu, params=profile(a)))
+
+# %% ../nbs/62_cli.ipynb #c016
+def _printed(names, seen)->Answer:
+    "Logs that name no model: what they say, and what is missing for a prediction"
+    from vllm_tuner.logs import rows
+    blocks = tuple(Table(n, ('',)*2, tuple(rows(o)), align='ll') for n,o in zip(names,seen))
+    return Answer(Page('What vLLM printed', (*blocks, Notes('', (('note','the log does not name its model; with --model MODEL it is set beside the prediction',''),)))), plain(seen), int(any(o.errors for o in seen)))
+
+def _lines(rows, align): return Table('', rows[0], tuple(rows[1:]), align=align)
+
+def _explained(o, x)->Answer:
+    "One log beside its prediction"
+    from vllm_tuner.calibration import explanation_rows
+    said = Notes('', (*((f.level,f.what,f.hint) for f in o.observed.errors), ('',x.reason,''), *(('note',n,'') for n in x.notes)))
+    data = dict(model=o.arch.name, gpu=o.device.name, flags=plain(o.engine.changed()), terms=[dict(plain(t),inside=t.inside) for t in x.terms], worst=x.worst, reason=x.reason, notes=list(x.notes), observed=plain(o.observed))
+    return Answer(Page(f'{o.arch.name} on {o.device.name}', (_lines(explanation_rows(x),'lrrrr'), said), f'vLLM {o.engine.vllm_version}; GiB'), data, int(bool(o.observed.errors)))
+
+def _compared(c)->Answer:
+    "Two logs, cause by cause"
+    from vllm_tuner.calibration import comparison_rows
+    data = dict(causes=plain(c.causes), observed_gib=c.observed_gib, predicted_gib=c.predicted_gib, unexplained_gib=c.unexplained_gib, observed_tokens=c.observed_tokens, predicted_tokens=c.predicted_tokens, notes=list(c.notes))
+    return Answer(Page('Why the KV cache differs', (_lines(comparison_rows(c),'lrr'), Notes('', tuple(('note',n,'') for n in c.notes))), f'{c.a.name}, then {c.b.name}'), data)
+
+def _saved(xs, path)->Answer:
+    "Corrections fitted to logs, written to a file"
+    from vllm_tuner.calibration import calibration_rows, fit, save_profile
+    c = fit(xs)
+    p = save_profile(c, path)
+    return Answer(Page(f'Corrections written to {p}', (Table('', ('',)*2, tuple(calibration_rows(c)), align='ll'), Notes('', (('','use them with --profile '+str(p),''),)))), dict(profile=str(p), **plain(c)))
+
+# %% ../nbs/62_cli.ipynb #c018
 @command('MODEL --gpu GPU --target TARGET [options of plan]', 'vllm-tuner deploy Qwen/Qwen3-8B --gpu L40S --target compose', 'card', 'work', 'goal',
          own=(('--target',dict(metavar='TARGET',default='command',help='command, config, compose, kubernetes, lws, kserve, ray, production-stack, llm-d')), ('--port',dict(metavar='N',help='of the server (8000)')),
               ('--replicas',dict(metavar='N',help='copies behind one address')), ('--as-given',dict(action='store_true',help='the flags as they are, no search'))))
@@ -184,9 +222,9 @@ def explore(a:Ask)->Answer:
     "turn the knobs in a browser"
     from vllm_tuner.explorers import explore as app
     from vllm_tuner.units import human_int
-    return Answer('', {}, int(app(port=human_int(a.opt.port,'--port'), host=a.opt.host, browser=not a.opt.no_browser) or 0))
+    return Answer('', {}, int(app(port=human_int(a.opt.port,'--port'), ip=a.opt.host, browser=not a.opt.no_browser) or 0))
 
-# %% ../nbs/62_cli.ipynb #c019
+# %% ../nbs/62_cli.ipynb #c020
 def parser()->Parser:
     "The parser of every command"
     p = Parser(prog='vllm-tuner', description='What vLLM will do with your GPU: memory, speed and the best flags, with no GPU and no engine.', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -204,7 +242,7 @@ def asked(argv)->Ask:
     opt,words = parser().parse_known_args(argv[:cut])
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
-# %% ../nbs/62_cli.ipynb #c020
+# %% ../nbs/62_cli.ipynb #c021
 def _failed(ex, argv)->int: # exit code
     "What is said about a question that makes no sense, or about a mistake of ours"
     import os
@@ -229,7 +267,7 @@ def run(argv)->int: # exit code
     else: console().print(answer.page, crop=False)
     return answer.code
 
-# %% ../nbs/62_cli.ipynb #c021
+# %% ../nbs/62_cli.ipynb #c022
 def main(
     argv=None, # words, `None` for those of the process
 )->int:        # exit code
@@ -246,5 +284,5 @@ def main(
     except SystemExit as ex: return ex.code or 0  # --help
     return code
 
-# %% ../nbs/62_cli.ipynb #c022
+# %% ../nbs/62_cli.ipynb #c023
 if __name__=='__main__' and not {'ipykernel','execnb'} & sys.modules.keys(): sys.exit(main())

@@ -64,7 +64,7 @@ def ledger(
     short = lambda n: f'{n/GiB:.2f}'
     rows = [(TERMS[k][0], getattr(m,k), TERMS[k][1], between(m.interval(k,level),short) if k!='weights' and getattr(m,k)>0 else '') for k in _TERMS if getattr(m,k)>0]
     used = sum(r[1] for r in rows)
-    if m.kv_cache<=0: rows += [('missing', -m.kv_cache, RED, 'and nothing is left for the KV cache')]
+    if m.kv_cache<=0: rows += [('missing', -m.kv_cache, RED, 'before any cache')]
     elif m.total>used: rows += [(TERMS['outside'][0], m.total-used, '#999999', '')]
     n,e = m.engine.world_size,m.engine
     return Bars('Memory of each GPU' if n>1 else 'Memory of the GPU', tuple(rows), m.total, f'budget {gib(m.requested):.2f} of {gib(m.total):.2f} GiB ({e.gpu_memory_utilization:.0%}); right: {level:.0%} of start-ups')
@@ -175,7 +175,7 @@ def plan_notes(
 )->Notes:
     "Limits that do not hold, findings, what binds, what would help"
     rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken]
-    helps = [('',f'would make it fit: {c.text}',str(c.fix) if c.fix else '') for c in plan.changes] + [('',f'would help: {o}','') for o in plan.offers]
+    helps = [('',f'would make it fit: {c.text}',str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',f'would help: {o}','') for o in plan.offers]
     return Notes('Watch out', (*rows, *notes(found).rows, *(('',f'what binds: {b}','') for b in plan.binds), *helps))
 
 # %% ../nbs/59_report.ipynb #c016
