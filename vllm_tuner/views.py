@@ -17,11 +17,12 @@ from .flags import to_flags
 from .cuda_graphs import coverage, padded
 from .memory import memory
 from .validation import check
+from .calibration import explain, explanation_rows
 
 # %% auto #0
-__all__ = ['VERSIONS', 'VIEWS', 'Control', 'steps', 'engine_controls', 'read_engine', 'nouns', 'headline', 'facts',
-           'finding_list', 'command', 'message', 'serve_line', 'ledger_svg', 'memory_view', 'batch_sizes',
-           'graph_controls', 'tradeoff_view', 'safe', 'controls', 'render']
+__all__ = ['VERSIONS', 'SAMPLE_LOG', 'LONGEST_PASTE', 'VIEWS', 'Control', 'steps', 'engine_controls', 'read_engine', 'nouns',
+           'headline', 'facts', 'finding_list', 'command', 'message', 'serve_line', 'ledger_svg', 'memory_view',
+           'batch_sizes', 'graph_controls', 'tradeoff_view', 'log_controls', 'log_view', 'safe', 'controls', 'render']
 
 # %% ../nbs/55_views.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,48 @@ def tradeoff_view(
     return headline(title) + hist + covered + cost + facts(rows) + command(serve_line(state['model'], mine))
 
 # %% ../nbs/55_views.ipynb #c024
-VIEWS = {'memory': (engine_controls, memory_view), 'tradeoff': (graph_controls, tradeoff_view)}  # name -> controls, view
+SAMPLE_LOG = """INFO 04-02 10:12:01 [utils.py:233] non-default args: {'model': 'meta-llama/Llama-3.1-8B-Instruct', 'max_model_len': 8192, 'gpu_memory_utilization': 0.95}
+INFO 04-02 10:12:20 [core.py:97] Initializing a V1 LLM engine (v0.19.0) with config: model='meta-llama/Llama-3.1-8B-Instruct', dtype=torch.bfloat16, max_seq_len=8192, tensor_parallel_size=1
+INFO 04-02 10:12:41 [gpu_model_runner.py:3590] Model loading took 14.99 GiB memory and 6.2 seconds
+INFO 04-02 10:13:05 [gpu_worker.py:375] Available KV cache memory: 58.11 GiB
+INFO 04-02 10:13:05 [kv_cache_utils.py:1291] GPU KV cache size: 476,000 tokens
+INFO 04-02 10:13:05 [kv_cache_utils.py:1296] Maximum concurrency for 8,192 tokens per request: 58.11x
+INFO 04-02 10:13:20 [gpu_model_runner.py:4587] Graph capturing finished in 12 secs, took 0.91 GiB
+INFO 04-02 10:13:21 [gpu_worker.py:599] Free memory on device (78.68/79.19 GiB) on startup. Desired GPU memory utilization is (0.95, 75.23 GiB). Actual usage is 14.99 GiB for weight, 1.89 GiB for peak activation, 0.25 GiB for non-torch memory, and 0.91 GiB for CUDAGraph memory."""
+LONGEST_PASTE = 8_000_000  # characters; the command line reads longer files
+
+@lru_cache(1)
+def log_controls()->tuple[Control,...]:
+    "What the log view needs to know"
+    own = {c.name:c for c in engine_controls()}
+    return (replace(own['model'], value='', help='Where the log does not name it'), replace(own['gpu'], value='', options=(('as in the log',''),*own['gpu'].options), help='Where the log does not name it'),
+            Control('log','Start-up log','text',SAMPLE_LOG, (), 'What vLLM printed from its start until it was ready'))
+
+def _bars(x):
+    "The observed ledger over the predicted one"
+    seen = {t.name:t for t in x.terms}
+    rows = [(TERMS[k][0], seen[k].predicted, seen[k].observed, TERMS[k][1], (seen[k].low,seen[k].high)) for k in _ORDER if k in seen]
+    top = max([sum(max(r[i],0) for r in rows) for i in (1,2)]+[.01])
+    draw = lambda i,say: stacked([(n,v[i-1],c,span if i==1 else None) for n,*v,c,span in rows], top, f'{say}: '+', '.join(f'{n} {v[i-1]:.2f} GiB' for n,*v,_,_ in rows))
+    return f'<figure style="margin:0"><figcaption>predicted</figcaption>{draw(1,"predicted")}</figure><figure style="margin:0"><figcaption>observed</figcaption>{draw(2,"observed")}</figure>' if rows else ''
+
+def _grid(rows):
+    "A table whose first row is its heading"
+    cells = lambda r,tag: '<tr>'+''.join(f'<{tag} style="text-align:{"right" if i else "left"};padding:.1em 1em .1em 0;font-variant-numeric:tabular-nums">{esc(c)}</{tag}>' for i,c in enumerate(r))+'</tr>'
+    return f'<table style="font-size:.85em;border-collapse:collapse"><thead>{cells(rows[0],"th")}</thead><tbody>{"".join(cells(r,"td") for r in rows[1:])}</tbody></table>'
+
+def log_view(
+    **state, # setting -> text, see `log_controls`
+)->str:      # HTML
+    "What vLLM printed beside what was predicted"
+    state = {c.name:c.value for c in log_controls()} | state
+    if not state['log'].strip(): return message('Paste the start-up log of a vLLM server: everything from its first line until it is ready.')
+    if len(state['log'])>LONGEST_PASTE: return message(f'The paste is {len(state["log"])/1e6:.0f} MB long and this view reads {LONGEST_PASTE/1e6:.0f} MB at most. Give the file to the command line: vllm-tuner log FILE')
+    x = explain(state['log'], state['model'].strip() or None, state['gpu'] or None)
+    return headline(x.reason) + _bars(x) + _grid(explanation_rows(x)) + ''.join(f'<p style="font-size:.85em">{esc(n)}</p>' for n in x.notes)
+
+# %% ../nbs/55_views.ipynb #c027
+VIEWS = {'memory': (engine_controls, memory_view), 'tradeoff': (graph_controls, tradeoff_view), 'log': (log_controls, log_view)}  # name -> controls, view
 
 def safe(
     view,    # a view
