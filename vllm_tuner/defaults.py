@@ -5,7 +5,7 @@
 # %% ../nbs/15_defaults.ipynb #c002
 from __future__ import annotations
 from .units import GiB, round_up
-from .versions import at, is_v0, release
+from .versions import at, release
 
 # %% auto #0
 __all__ = ['GPU_MEMORY_UTILIZATION', 'HYBRID_PREFIX_CACHING', 'ASYNC_SCHEDULING', 'ASYNC_POOLING', 'V2_RUNNER', 'CHUNKED_HYBRID',

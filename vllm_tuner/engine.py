@@ -4,7 +4,7 @@
 
 # %% ../nbs/16_engine.ipynb #c002
 from __future__ import annotations
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from .backends import DEFAULT_BLOCK, INDEXER, WINDOWED, Backend, Need, backend, preferred_block
 from .defaults import (ASYNC_POOLING, ASYNC_SCHEDULING, CHUNKED_HYBRID, EAGER_ATTENTION, GPU_MEMORY_UTILIZATION, HYBRID_PREFIX_CACHING, LARGEST_GRAPH, STATE_DTYPES, V2_RUNNER, batch_defaults, capture_sizes,
@@ -251,7 +251,7 @@ _EAGLES = ('eagle','eagle3','mtp','draft_model','ngram_gpu','dspark','dflash')  
 
 def _scheduler(arch, device, e):
     "How much one step may hold, and whether it is scheduled ahead"
-    v,(pooling,encdec,hybrid,free),L = e.vllm_version,_kind(arch),e.max_model_len
+    v,(pooling,encdec,_,_),L = e.vllm_version,_kind(arch),e.max_model_len
     drafter,v0 = e.speculative_config,uses_v0(arch, device, e)
     plain = not (arch.towers or drafter or e.enable_lora or pooling or any(isinstance(g.mixer,MLA) or getattr(g.mixer,'window',None) for g in arch.groups))
     causal = all(m.causal for g in arch.groups for m in attentions(g.mixer) if isinstance(m,Attention))
@@ -267,7 +267,7 @@ def _scheduler(arch, device, e):
 
 def _graphs(arch, device, e):
     "Which graphs are recorded, for which batch sizes"
-    v,(pooling,encdec,hybrid,free),v0 = e.vllm_version,_kind(arch),uses_v0(arch, device, e)
+    v,(pooling,encdec,hybrid,_),v0 = e.vllm_version,_kind(arch),uses_v0(arch, device, e)
     spec = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
     states = ['uniform'] if any(isinstance(g.mixer,Mamba) or isinstance(g.mixer,LinearAttention) and g.mixer.kind!='lightning' for g in arch.groups) else ['single'] if hybrid else []
     least = min([b.graphs for b in model_backends(arch, device, e)]+states+['always'], key=('never','single','uniform','always').index)

@@ -4,7 +4,7 @@
 
 # %% ../nbs/19_intake.ipynb #c002
 from __future__ import annotations
-import json, re
+import re
 from dataclasses import replace
 from pathlib import Path
 from .flags import Command, read_command, read_settings

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .engine import uses_v0
-from .kv_specs import FULL_KINDS, KVSpec, Span, attention_block, layer_specs, request_blocks, span_of
+from .kv_specs import FULL_KINDS, KVSpec, attention_block, layer_specs, request_blocks, span_of
 from .layers import stage_layers
 from .units import ceil_div, show_bytes
 from .versions import at, release

@@ -7,9 +7,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from .backends import INDEXER, PER_HEAD, TURBO, backend, preferred_block
+from .backends import INDEXER, PER_HEAD, TURBO, backend
 from .engine import _kind, _need, attentions, model_backends
-from .layers import MLA, Attention, CrossAttention, LinearAttention, Mamba, stage_layers
+from .layers import MLA, Attention, CrossAttention, LinearAttention, Mamba
 from .units import ceil_div, round_up
 from .versions import at, release
 
@@ -294,7 +294,7 @@ def layer_specs(
     engine, # resolved
 )->tuple[tuple[int,KVSpec],...]: # (layer, spec), in vLLM's order; the drafter's layers come last with numbers beyond the model's
     "What every layer of a model wants from the cache"
-    e,(_,_,hybrid,free),skips = engine,_kind(arch),_skips(arch,engine)
+    e,(_,_,hybrid,_),skips = engine,_kind(arch),_skips(arch,engine)
     block,shared = _mixed_block(arch, device, e, skips)
     states = (e.mamba_block_size or e.max_model_len, 0)
     if hybrid: block,*states = hybrid_block(arch, device, e)

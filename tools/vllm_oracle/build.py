@@ -20,7 +20,7 @@ def in_child(f, timeout=180):
         try:
             with os.fdopen(w, 'wb') as fh: pickle.dump(f(), fh)
             code = 0
-        except BaseException as e:
+        except BaseException:
             import traceback; traceback.print_exc()
         finally: os._exit(code)
     os.close(w)
@@ -74,7 +74,7 @@ def main(argv=None):
     from .oracle import Oracle
     oracle = Oracle(a.home, a.version, a.gpu, not a.no_flashinfer)
     gc.collect(); gc.freeze()
-    done, n, t0 = done_keys(a.out), 0, time.time()
+    done, t0 = done_keys(a.out), time.time()
     for job in map(json.loads, open(a.jobs)):
         if a.only and job['model'] not in a.only.split(','): continue
         if all(key(job['model'], c) in done for c in job['cases']): continue

@@ -5,7 +5,7 @@
 One process plays the first tensor-parallel rank of every pipeline stage in turn. The answer holds vLLM's own defaults, the bytes of
 its own model class before and after post-processing, and the KV cache plan of its own planner.
 """
-import dataclasses, json, re, shutil, sys, tempfile, time, traceback
+import json, re, shutil, sys, tempfile, time, traceback
 from pathlib import Path
 from . import configs
 
@@ -51,7 +51,7 @@ class Oracle:
     def preload(self):
         "Import what every case needs, so that a forked child starts warm."
         import vllm.engine.arg_utils, vllm.model_executor.model_loader.utils, vllm.v1.core.kv_cache_utils, vllm.model_executor.models.llama
-        import vllm.v1.worker.gpu.attn_utils, vllm.v1.worker.gpu.model_runner, vllm.v1.engine.core, vllm._custom_ops
+        import vllm.v1.worker.gpu.attn_utils, vllm.v1.worker.gpu.model_runner, vllm.v1.engine.core, vllm._custom_ops  # noqa: F401
         import contextlib, logging
         from . import fake_cuda, meta
         from vllm.platforms import current_platform

@@ -3,8 +3,7 @@
 def apply():
     "Patch process groups, communicators and class inspection; call once, after the platform is installed."
     import importlib.machinery, sys
-    import torch, torch.distributed as dist
-    from torch.testing._internal.distributed.fake_pg import FakeStore   # registers the backend called 'fake'
+    import torch.distributed as dist
     import vllm.distributed.parallel_state as ps
     from vllm.distributed.device_communicators import base_device_communicator as base, shm_broadcast
     import vllm.platforms as platforms

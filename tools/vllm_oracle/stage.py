@@ -7,7 +7,6 @@ def _str(x): return str(x)
 
 def defaults(c):
     "What vLLM resolved, one flat dict."
-    from vllm.config.compilation import CompilationMode
     m, s, k, cc, p = c.model_config, c.scheduler_config, c.cache_config, c.compilation_config, c.parallel_config
     def safe(f):
         try: return f()
