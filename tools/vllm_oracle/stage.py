@@ -71,7 +71,15 @@ class Stage:
         patches.join(p.world_size*p.data_parallel_size, rank)
         with set_current_vllm_config(self.config):
             ps.init_distributed_environment(p.world_size, rank, 'env://', 0, 'fake')
+            self.workspaces()
             ps.initialize_model_parallel(p.tensor_parallel_size, p.pipeline_parallel_size, getattr(p, 'prefill_context_parallel_size', 1), p.decode_context_parallel_size, backend='fake')
+
+    def workspaces(self):
+        "The scratch memory that some attention layers ask for while they are built."
+        import torch
+        try: from vllm.v1.worker.workspace import init_workspace_manager
+        except ImportError: return
+        init_workspace_manager(torch.device('meta'))
 
     def build(self):
         "Build the model class on the meta device and run vLLM's post-processing; an error of the latter is kept, not raised."
