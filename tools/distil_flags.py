@@ -70,6 +70,40 @@ def architectures(root:Path)->dict[str,str]:
     return {m[1]:m[2] for m in re.finditer(r'"(\w+)":\s*\(\s*"[\w.]+",\s*"(\w+)"', src)}
 
 
+def unreplicated(root:Path)->list[str]:
+    "Architectures whose class divides its KV heads among the ranks and never copies them"
+    src = (root/'model_executor'/'models'/'registry.py').read_text(encoding='utf-8')
+    bare = re.compile(r'(?m)^\s*self\.\w*(?:key_value|kv)_heads = [\w.]*num_\w*(?:key_value|kv)_heads // (?:self\.)?tp_size$')
+    homes = {m[1]:m[2] for m in re.finditer(r'"(\w+)":\s*\(\s*"([\w.]+)",', src)}
+    path = lambda m: root.parent/(m.replace('.','/')+'.py') if m.startswith('vllm.') else root/'model_executor'/'models'/(m.replace('.','/')+'.py')
+    return sorted(a for a,m in homes.items() if path(m).is_file() and bare.search(path(m).read_text(encoding='utf-8')))
+
+
+def uncached(root:Path)->list[str]:
+    "Architectures whose class never tells its attention layers the cache's settings: they keep the model's type whatever `--kv-cache-dtype` says"
+    out = set()
+    for p in (root/'model_executor'/'models').glob('*.py'):
+        calls = [n for n in ast.walk(ast.parse(p.read_text(encoding='utf-8'))) if isinstance(n, ast.Call) and getattr(n.func,'id','')=='Attention']
+        given = [{k.arg for k in n.keywords} for n in calls if len(n.args)<6]
+        if any('num_kv_heads' in g and 'cache_config' not in g and None not in g for g in given): out.add(p.stem)
+    src = (root/'model_executor'/'models'/'registry.py').read_text(encoding='utf-8')
+    return sorted(m[1] for m in re.finditer(r'"(\w+)":\s*\(\s*"([\w.]+)",', src) if m[2] in out)
+
+
+def retired(root:Path)->dict[str,str]:
+    "Architectures that left vLLM: name -> last release with them"
+    src = (root/'model_executor'/'models'/'registry.py').read_text(encoding='utf-8')
+    table = re.search(r'_PREVIOUSLY_SUPPORTED_MODELS = \{(.*?)\n\}', src, re.S)
+    return dict(re.findall(r'"(\w+)":\s*"([\d.]+)"', table[1])) if table else {}
+
+
+def in_transformers(names:list[str])->list[str]:
+    "Those that the Transformers library can run inside vLLM all the same"
+    import transformers
+    classes = {n: getattr(transformers, n, None) for n in names}
+    return sorted(n for n,c in classes.items() if c is not None and hasattr(c,'is_backend_compatible') and c.is_backend_compatible())
+
+
 def literals(path:Path, name:str)->list[str]:
     "The strings of a `Literal[...]` or a list that a module binds to a name, nested literals included"
     if not path.exists(): return []
@@ -100,7 +134,7 @@ def quantizations(root:Path)->dict[str,list]:
                 cap,dts = said.get('get_min_capability'),said.get('get_supported_act_dtypes')
                 gates[name.value] = [cap.value if isinstance(cap, ast.Constant) else None, sorted({'half':'float16'}.get(d,d) for d in re.findall(r'torch\.(\w+)', ast.unparse(dts)))] if dts is not None else [None,[]]
     same = {'awq':'auto_awq','awq_marlin':'auto_awq','gptq':'auto_gptq','gptq_marlin':'auto_gptq','gpt_oss_mxfp4':'mxfp4'}
-    names = literals(folder/'__init__.py', 'QuantizationMethods')
+    names = literals(folder/'__init__.py', 'QuantizationMethods') or literals(folder/'__init__.py', 'QUANTIZATION_METHODS')
     return {n: gates.get(n) or gates.get(same.get(n,''), [None,[]]) for n in names}
 
 
@@ -112,9 +146,12 @@ def main(folder:str, out:str):
     flags = {f: [next(p[f] for p in reversed(per) if f in p), sum(1<<i for i,p in enumerate(per) if f in p)] for f in names}
     newest = roots[-1]/'vllm'
     classes,archs = classes_of(newest),architectures(newest)
+    era = [set(architectures(r/'vllm')) for r in roots]
+    gone = retired(newest)
     known = {a:classes[c] for a,c in archs.items() if classes.get(c)}  # a class made at run time is not judged
     doc = {'source': 'read from the Python sources of the vLLM wheels named in `releases` by tools/distil_flags.py',
-           'releases': [r.name for r in roots], 'flags': flags, 'architectures': sorted(archs),
+           'releases': [r.name for r in roots], 'flags': flags, 'architectures': {a: sum(1<<i for i,e in enumerate(era) if a in e) for a in sorted(set().union(*era))},
+           'retired': gone, 'no_kv_copies': unreplicated(newest), 'no_cache_config': uncached(newest), 'retired_in_transformers': in_transformers(list(gone)),
            'deprecated_quantization': literals(newest/'model_executor'/'layers'/'quantization'/'__init__.py', 'DEPRECATED_QUANTIZATION_METHODS'),
            'kv_cache_dtypes': {r.name: cache_dtypes(r/'vllm') for r in roots}, 'quantization': {r.name: quantizations(r/'vllm') for r in roots},
            'no_pipeline': sorted(a for a,b in known.items() if 'SupportsPP' not in b), 'no_lora': sorted(a for a,b in known.items() if 'SupportsLoRA' not in b)}

@@ -31,6 +31,7 @@ class Need:
     dims:tuple[int,...]=()   # MLA: kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim
     topk:int=0               # tokens that a sparse layer attends to
     softcap:bool=False       # attention logits are capped
+    window:bool=False        # sliding window
     dcp:int=1                # decode context parallel ranks
     block:int=0              # `--block-size`, 0 if left open
 
@@ -80,6 +81,7 @@ class Backend:
     sinks:bool=False                 # sink logits
     dcp:bool=True                    # decode context parallelism
     exact:bool=False                 # its kernels read exactly these sizes, not their multiples
+    windows:bool=True                # sliding windows
 
     def takes(self,
         block:int, # tokens of a cache block
@@ -96,7 +98,7 @@ BACKENDS = {b.name:b for b in (
     Backend('TRITON_FLASH_ATTN', HALF+FP8, majors=(9,), dims=(256,512), graphs='always', prefix=True, dcp=False),
     Backend('TRITON_FLASHINFER', HALF+FP8, (64,), majors=(10,), dims=(256,512), prefix=True, dcp=False, exact=True),
     Backend('FLEX_ATTENTION', HALF, graphs='always', kinds=('decoder','encoder'), prefix=True, fp32=True, dcp=False),
-    Backend('TURBOQUANT', TURBO, (16,32,64,128), exact=True),
+    Backend('TURBOQUANT', TURBO, (16,32,64,128), exact=True, windows=False),
     Backend('FLASH_ATTN_DIFFKV', HALF+FP8, least=(8,0), graphs='always', sinks=True),
     Backend('TRITON_ATTN_DIFFKV', HALF+FP8, graphs='always', sinks=True, fp32=True),
     Backend('XFORMERS', HALF+FP8+('fp8_e5m2',), fp32=True, kinds=ANY),
@@ -150,7 +152,8 @@ def accepts(
     "Whether a family can serve a layer on a card"
     fits = (n.mla==b.mla and n.sparse==b.sparse and n.kv_dtype in b.kv and n.kind in b.kinds and (not b.dims or n.dim in b.dims)
             and (not b.majors or capability[0] in b.majors) and tuple(capability)>=b.least and (n.dtype!='float32' or b.fp32)
-            and (not n.block or b.takes(n.block)) and (n.dcp==1 or b.dcp) and (not n.sinks or b.sinks or b.name=='FLASH_ATTN') and (not n.prefix or b.prefix))
+            and (not n.block or b.takes(n.block)) and (n.dcp==1 or b.dcp) and (not n.sinks or b.sinks or b.name=='FLASH_ATTN') and (not n.prefix or b.prefix)
+            and (not n.window or b.windows or release(version)<(0,26,0)))
     return fits and bool(_EXTRA.get(b.name, lambda *_: True)(n, capability, version))
 
 # %% ../nbs/09_backends.ipynb #c019

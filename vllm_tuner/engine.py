@@ -144,7 +144,7 @@ def _need(m, arch, e, **kw):
         ix = m.indexer
         return Need(m.latent, mla=True, sparse=ix is not None, heads=max(1,m.heads//tp), dims=(m.kv_lora_rank,m.qk_nope_head_dim,m.qk_rope_head_dim,m.v_head_dim), topk=ix.topk if ix else 0, **base)
     if isinstance(m,CrossAttention): return Need(m.head_dim, kind='cross', heads=max(1,m.heads//tp), **base)
-    return Need(m.head_dim, m.v_dim, sinks=m.sinks, prefix=has_prefix(arch,e), kind='decoder' if m.causal else 'encoder', heads=max(1,m.heads//tp), softcap='attn_logit_softcapping' in dict(arch.custom), **base)
+    return Need(m.head_dim, m.v_dim, sinks=m.sinks, prefix=has_prefix(arch,e), kind='decoder' if m.causal else 'encoder', heads=max(1,m.heads//tp), softcap='attn_logit_softcapping' in dict(arch.custom), window=bool(m.window), **base)
 
 def attentions(
     mixer, # how one layer mixes tokens
@@ -237,7 +237,7 @@ def _cache(arch, device, e):
     block = e.block_size or preferred_block(bs, v)
     return dict(gpu_memory_utilization=_first(e.gpu_memory_utilization, at(GPU_MEMORY_UTILIZATION,v)), kv_cache_dtype=e.kv_cache_dtype, enable_prefix_caching=caching, block_size=block,
                 attention_backend=e.attention_backend or (main.name if main else None), mamba_cache_mode=mode, mamba_ssm_cache_dtype=(ssm or rule) if e.mamba_ssm_cache_dtype=='auto' else e.mamba_ssm_cache_dtype,
-                mamba_block_size=e.mamba_block_size or ((DEFAULT_BLOCK if caching else e.max_model_len) if hybrid or free else None), disable_hybrid_kv_cache_manager=_first(e.disable_hybrid_kv_cache_manager, _no_hybrid(arch, e)))
+                mamba_block_size=e.mamba_block_size or ((e.block_size or DEFAULT_BLOCK if caching else e.max_model_len) if hybrid or free else None), disable_hybrid_kv_cache_manager=_first(e.disable_hybrid_kv_cache_manager, _no_hybrid(arch, e)))
 
 def _no_hybrid(arch, e):
     "Chunked local attention did without the hybrid cache manager at first, and still does with EAGLE"

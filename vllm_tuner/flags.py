@@ -14,7 +14,8 @@ from .engine import Engine
 from .units import human_int, real
 
 # %% auto #0
-__all__ = ['flag_kind', 'lacks', 'settings', 'to_env', 'to_flags', 'Command', 'read_settings', 'read_command']
+__all__ = ['flag_kind', 'serves', 'first_release', 'lacks', 'settings', 'to_env', 'to_flags', 'Command', 'read_settings',
+           'read_command']
 
 # %% ../nbs/17_flags.ipynb #c005
 @lru_cache(1)
@@ -28,14 +29,32 @@ def flag_kind(
 )->str:                   # 'b' a switch, 'l' several values, 'v' one value, '' unknown to that release
     "What a release of vLLM makes of a flag"
     kind,seen = _facts()['flags'].get(flag, ('',0))
-    known = [release(v) for v in _facts()['releases']]
-    v = release(version)
+    return kind if seen & _bits(version) else ''
+
+@lru_cache(256)
+def _bits(version:str)->int: # one bit per known release
+    "The known releases that a version stands for: itself, or its neighbours on both sides"
+    known,v = [release(x) for x in _facts()['releases']],release(version)
     below,above = max((i for i,k in enumerate(known) if k<=v), default=0), min((i for i,k in enumerate(known) if k>=v), default=len(known)-1)
-    return kind if seen>>below&1 or seen>>above&1 else ''
+    return 1<<below | 1<<above
+
+def serves(
+    architecture:str, # vLLM's model class
+    version:str,      # vLLM's
+)->bool:
+    "Whether a release has this model class"
+    return bool(_facts()['architectures'].get(architecture,0) & _bits(version))
+
+def first_release(
+    architecture:str, # vLLM's model class
+)->str:               # '' where none of the known releases has it
+    "The first known release that has a model class"
+    seen = _facts()['architectures'].get(architecture,0)
+    return next((v for i,v in enumerate(_facts()['releases']) if seen>>i&1), '')
 
 def lacks(
     architecture:str, # vLLM's model class, such as 'Zamba2ForCausalLM'
-    what:str,         # 'pipeline' or 'lora'
+    what:str,         # 'pipeline', 'lora', 'kv_copies', 'cache_config'
 )->bool:              # `True` where vLLM's class does not support it
     "What a model class of vLLM 0.33 cannot do"
     return architecture in _facts()[f'no_{what}']

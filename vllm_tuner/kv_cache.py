@@ -14,8 +14,8 @@ from .units import ceil_div, show_bytes
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['NEARLY_EQUAL', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups', 'packed_groups', 'kv_groups',
-           'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan']
+__all__ = ['NEARLY_EQUAL', 'NOT_PROMOTED', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups',
+           'packed_groups', 'kv_groups', 'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan']
 
 # %% ../nbs/22_kv_cache.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,9 @@ def packed_groups(
     return tuple(out)
 
 # %% ../nbs/22_kv_cache.ipynb #c018
-def _promote(items, legacy=False):
+NOT_PROMOTED = (((0,0,0), 'Hybrid KV cache manager is disabled but failed to convert the KV cache specs to one unified type.'), ((0,27,0), 'Failed to promote local KV cache specs to one unified type.'))
+
+def _promote(items):
     "Local attention cached in full, where some layers are full anyway"
     specs = [s for _,s in items]
     if _mergeable(specs) or not any(s.kind in FULL_KINDS for s in specs) or not any(s.kind in ('sliding','chunked') for s in specs): return items
@@ -135,6 +137,7 @@ def kv_groups(
     if not items: return ()
     specs = [s for _,s in items]
     if _mergeable(specs) or _same_type(specs, v): return (_group(items),)
+    if engine.disable_hybrid_kv_cache_manager and release(v)>=(0,9,0): raise ValueError(at(NOT_PROMOTED, v))
     if any(s.kind=='window' for s in specs): return packed_groups(items, v)
     unified = unify_pages(items, v)
     if unified: return equal_groups(unified, v)

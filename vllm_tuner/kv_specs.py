@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from .backends import INDEXER, PER_HEAD, TURBO, backend
 from .engine import _kind, _need, attentions, model_backends
+from .flags import lacks
 from .layers import MLA, Attention, CrossAttention, LinearAttention, Mamba
 from .units import ceil_div, round_up
 from .versions import at, release
@@ -296,12 +297,12 @@ def layer_specs(
     "What every layer of a model wants from the cache"
     e,(_,_,hybrid,_),skips = engine,_kind(arch),_skips(arch,engine)
     block,shared = _mixed_block(arch, device, e, skips)
-    states = (e.mamba_block_size or e.max_model_len, 0)
+    states,plain = (e.mamba_block_size or e.max_model_len, 0), lacks(arch.architecture,'cache_config')
     if hybrid: block,*states = hybrid_block(arch, device, e)
     one = {}
     def specs(i, m, e=e):
         key = (m, i in skips)
-        if key not in one: one[key] = _mixer_specs(m, arch, device, e, block, 'auto' if i in skips else e.kv_cache_dtype, shared, states)
+        if key not in one: one[key] = _mixer_specs(m, arch, device, e, block, 'auto' if i in skips or plain else e.kv_cache_dtype, shared, states)
         return one[key]
     out = [(i,s) for i,k in enumerate(arch.layer_kinds) for s in specs(i, arch.groups[k].mixer)]
     s = e.speculative_config
