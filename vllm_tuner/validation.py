@@ -4,17 +4,16 @@
 
 # %% ../nbs/40_validation.ipynb #c002
 from __future__ import annotations
-import math, re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from .units import GiB, ceil_div, gib, round_up, show_bytes
-from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, stage_groups
+from .units import gib, round_up
+from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE
 from .versions import NEWEST, at, release
-from .backends import BACKENDS, Need, accepts, candidates
+from .backends import BACKENDS, Need, accepts, candidates, fa_version
 from .defaults import derived_len
 from .engine import Engine, _need, attentions as _inside
-from .flags import Command, _facts, flag_kind, lacks, settings, to_flags
+from .flags import Command, _facts, first_release, flag_kind, lacks, serves, settings, to_flags
 from .kv_cache import kv_plan
 from .memory import baseline_bytes, memory
 from .intake import read_config
@@ -23,11 +22,11 @@ from .models import arch as find_arch
 
 # %% auto #0
 __all__ = ['STAGES', 'Fix', 'Finding', 'Case', 'Draft', 'rule', 'attentions', 'heads', 'kv_heads', 'ffns', 'tps', 'dtype_rules',
-           'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'cache_rules', 'state_rules',
-           'parallel_rules', 'scheduler_rules', 'lora_rules', 'flag_rules', 'speculation_rules', 'layout_rules',
-           'division_rules', 'stage_rules', 'backend_rules', 'alignment_rules', 'cache_drafts', 'state_drafts',
-           'memory_tries', 'available', 'free_rules', 'memory_rules', 'knowledge_rules', 'graph_rules', 'drafts',
-           'refusal', 'check', 'Checked', 'validate']
+           'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'architecture_rules',
+           'cache_rules', 'state_rules', 'parallel_rules', 'scheduler_rules', 'lora_rules', 'flag_rules',
+           'speculation_rules', 'layout_rules', 'division_rules', 'stage_rules', 'backend_rules', 'alignment_rules',
+           'cache_drafts', 'state_drafts', 'memory_tries', 'available', 'free_rules', 'memory_rules', 'knowledge_rules',
+           'graph_rules', 'drafts', 'refusal', 'check', 'Checked', 'validate']
 
 # %% ../nbs/40_validation.ipynb #c005
 class Fix(Mapping):
@@ -198,12 +197,27 @@ def longest(c:Case)->int: # tokens
 @rule('config')
 def context_rules(c:Case):
     "The context asked for is within the checkpoint's"
+    if c.asked.max_model_len=='auto' and c.arch.max_len is None and c.version>=(0,14,0):
+        yield Draft('error','no-length-to-fit','max_model_len must be a positive integer, got int: -1. Example: max_model_len=2048', ({'max_model_len':None},), 'the checkpoint states no length that could be fitted to the memory')
     if not isinstance(c.asked.max_model_len,int) or c.arch.max_len is None or dict(c.asked.env).get('VLLM_ALLOW_LONG_MAX_MODEL_LEN')=='1': return
     if c.asked.max_model_len<=(most:=longest(c)): return
     yield Draft('error','context-too-long', f'User-specified max_model_len ({c.asked.max_model_len}) is greater than the derived max_model_len (max_position_embeddings={float(most)} or model_max_length=None in model\'s config.json). '
                 'To allow overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used with extreme caution. '
                 'If the model uses relative position encoding (RoPE), positions exceeding derived_max_model_len lead to nan. If the model uses absolute position encoding, positions exceeding derived_max_model_len will cause a CUDA array out-of-bounds error.',
                 ({'max_model_len':int(most)},))
+
+# %% ../nbs/40_validation.ipynb #x003
+@rule('config')
+def architecture_rules(c:Case):
+    "The release serves this model class"
+    name,v = c.arch.architecture,c.asked.vllm_version
+    if not name or serves(name, v): return
+    last = _facts()['retired'].get(name)
+    if last and release(v)>release(last):
+        if name not in _facts()['retired_in_transformers']:
+            yield Draft('error','architecture-retired', f'Model architecture {name} was supported in vLLM until v{last}, and is not supported anymore. Please use an older version of vLLM if you want to use this model architecture.', (), f'serve it with vLLM {last}')
+    elif (first := first_release(name)) and release(first)>release(v):
+        yield Draft('error','architecture-unknown', f"Model architectures ['{name}'] are not supported for now.", (), f'vLLM {first} serves it; {v} does not know it yet')
 
 # %% ../nbs/40_validation.ipynb #c021
 @rule('config')
@@ -283,7 +297,7 @@ def speculation_rules(c:Case):
     if s.num_speculative_tokens<1: yield Draft('error','no-draft-tokens', f'num_speculative_tokens is {s.num_speculative_tokens} but must be greater than 0', none)
     elif c.e.max_num_batched_tokens<=s.num_speculative_tokens:
         yield Draft('error','no-draft-slots', f'VllmConfig does not have enough slots to schedule a token and support the speculative decoding settings. Got max_num_batched_tokens={c.e.max_num_batched_tokens} and num_lookahead_tokens={s.num_speculative_tokens}.', ({'max_num_batched_tokens':None},*none))
-    if s.method=='mtp' and not c.arch.draft and s.model is None: yield Draft('error','no-mtp-layers', f'the checkpoint has no multi-token-prediction layers, so method mtp has nothing to draft with', none)
+    if s.method=='mtp' and not c.arch.draft and s.model is None: yield Draft('error','no-mtp-layers', 'the checkpoint has no multi-token-prediction layers, so method mtp has nothing to draft with', none)
 
 # %% ../nbs/40_validation.ipynb #c025
 @rule('config')
@@ -309,6 +323,8 @@ def _whole(n:int, by:int, c:Case, code='division'):
 def division_rules(c:Case):
     "Every matrix splits over the ranks"
     if heads(c.arch)%c.tp: return  # said already
+    if c.tp>kv_heads(c.arch)>0 and lacks(c.arch.architecture,'kv_copies'):
+        yield Draft('error','kv-copies','integer modulo by zero', tps(c), f'this model class does not copy its {kv_heads(c.arch)} KV heads to more than {kv_heads(c.arch)} ranks'); return
     ep = c.asked.enable_expert_parallel
     for m in attentions(c.arch):
         if not isinstance(m,MLA): yield from _whole(max(m.kv_heads,c.tp), min(m.kv_heads,c.tp), c)
@@ -336,9 +352,11 @@ def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the la
     cap = c.device.capability
     if b.name=='FLASHINFER' and n.kv_dtype.startswith('nvfp4') and cap[0]!=10 and c.asked.attention_backend!='FLASHINFER': return ["ModuleNotFoundError: No module named 'flashinfer'"]
     if accepts(b, n, cap, c.asked.vllm_version): return []
+    flash,fa = b.name=='FLASH_ATTN',fa_version(n, cap, c.asked.vllm_version)
     checks = ((not b.dims or n.dim in b.dims,'head_size not supported'), (n.dtype!='float32' or b.fp32,'dtype not supported'), (n.kv_dtype in b.kv,'kv_cache_dtype not supported'), (not n.block or b.takes(n.block),'block_size not supported'),
-              (not n.prefix or b.prefix,'partial multimodal token full attention not supported'), (not n.sinks or b.sinks or b.name=='FLASH_ATTN','attention sinks not supported'),
-              ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.kind in b.kinds,f'attention type {n.kind} not supported'), (n.dcp==1 or b.dcp,'DCP not supported'))
+              (not n.prefix or b.prefix,'partial multimodal token full attention not supported'), (not n.sinks or b.sinks or flash and fa in (3,4),'attention sinks not supported'),
+              ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.kind in b.kinds,f'attention type {n.kind} not supported'), (not n.window or b.windows,'sliding window not supported'), (n.dcp==1 or b.dcp,'DCP not supported'),
+              (not flash or not n.kv_dtype.startswith(('fp8','turboquant','int')) or fa==3 and cap[0]==9 or fa==4 and (cap[0]==10 or n.dim==512),'FP8 KV cache requires FA3 on SM90, FA4 with head_size=512 on SM90, or FA4 on SM100'))
     return [text for ok,text in checks if not ok] or ['combination not supported']
 
 # %% ../nbs/40_validation.ipynb #c030
@@ -353,12 +371,19 @@ def backend_rules(c:Case):
         names = (own,) if own in BACKENDS and (BACKENDS[own].mla,BACKENDS[own].sparse)==(n.mla,n.sparse) else candidates(n, c.device.capability, c.asked.vllm_version)
         reasons = {b:_against(BACKENDS[b],n,c) for b in names}
         if all(reasons.values()): yield _no_backend(c, m, n, reasons); return
+        if n.kv_dtype.startswith('fp8') and names[0]=='FLASH_ATTN' and not reasons['FLASH_ATTN'] and _alibi(c.arch):
+            yield Draft('error','alibi-fp8','FlashAttention does not support fp8 kv-cache on this device.', ({'kv_cache_dtype':'auto'},), 'with attention biases FlashAttention 2 runs, which reads no fp8'); return
 
 _ASKED = (((0,0,0), ()), ((0,17,0), ('use_per_head_quant_scales',)), ((0,21,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant')), ((0,24,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant','use_kv_connector')),
           ((0,26,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_pcp')),
           ((0,28,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp')),
           ((0,29,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp','use_dcp')),
           ((0,30,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp','use_dcp','use_rswa')))  # v1/attention/selector.py
+
+def _alibi(arch)->bool:
+    "No rotary embedding and no learned positions: distance enters as a bias (ALiBi)"
+    seen = attentions(arch)
+    return bool(seen) and len(seen)==len({g.mixer for g in arch.groups}) and not arch.positions and all(isinstance(m,Attention) and m.causal and not m.rope for m in seen)
 
 def _question(c:Case, m, n:Need)->str:
     "The question to the selector as vLLM prints it"
@@ -421,7 +446,7 @@ def cache_drafts(c:Case, available):
         more = ' (this flag also controls CPU memory reservation on the CPU backend, despite its name). See https://docs.vllm.ai/en/latest/configuration/conserving_memory/ for more details.' if c.version>=(0,19,0) else '.'
         yield Draft('error','no-cache-memory', 'No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine'+more, memory_tries(c)); return
     try: plan = kv_plan(c.arch, c.device, c.e, available)
-    except ValueError as ex: yield Draft('error','cache-groups', _promote_said(c) or str(ex), ({'disable_hybrid_kv_cache_manager':None},)); return
+    except ValueError as ex: yield Draft('error','cache-groups', str(ex), ({'disable_hybrid_kv_cache_manager':None},)); return
     if plan.fits: yield from state_drafts(c, plan)
     elif plan.groups:
         most = plan.estimated_max_len
@@ -446,11 +471,6 @@ def state_drafts(c:Case, plan):
     if any(g.kind=='mamba' for g in plan.groups) and S>n and 'FULL' in (c.e.cudagraph_mode or '') and c.version>=(0,20,0):
         tries = ({'max_num_seqs':n},) if n>0 else ()
         yield Draft('error','mamba-blocks', f'max_num_seqs ({S}) exceeds available Mamba cache blocks ({n}). Each decode sequence requires one Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs to at most {n} or increase gpu_memory_utilization.', tries)
-
-def _promote_said(c:Case)->str:
-    "vLLM's sentence when recurrent states cannot be treated as full attention"
-    states = any(isinstance(g.mixer,(Mamba,LinearAttention)) for g in c.arch.groups)
-    return 'Failed to promote local KV cache specs to one unified type.' if c.asked.disable_hybrid_kv_cache_manager and states else ''
 
 def memory_tries(c:Case)->tuple[dict,...]:
     "Changes that free memory, the least painful first"
