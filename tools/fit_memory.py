@@ -17,6 +17,7 @@ from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
+from vllm_tuner import cuda_graphs, memory as ledger, non_torch, profiler
 from vllm_tuner.units import GiB, MiB
 
 FIELDS = {f.name for f in fields(Engine)}
@@ -34,7 +35,7 @@ def subject(r:dict): # arch, device, engine
     try: d = device(r['gpu'], r['total_gib']) if r['total_gib'] else device(r['gpu'])
     except ValueError:
         if not r['total_gib']: raise
-        d = device(r['total_gib'])
+        d = device(r['total_gib'])  # a card that the catalogue lacks, by its memory
     return a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS})
 
 # --- robust non-negative least squares, few unknowns ---
@@ -43,13 +44,152 @@ def fit(rows:list, names:list[str], start:dict, rounds:int=60, huber:float=.15)-
     c = dict(start)
     for _ in range(rounds):
         for n in names:
-            num = den = 1e-9
+            num = den = 0.
             for x,y,w in rows:
                 if not x.get(n): continue
                 e = y-sum(c[k]*v for k,v in x.items())
                 v = w*min(1, huber/max(abs(e),1e-9))
                 num += v*x[n]*(e+c[n]*x[n]); den += v*x[n]**2
-            c[n] = max(0., (num+den*.01*start[n])/(den*1.01))
+            pull = 2000/start[n]**2 if start[n] else 0.   # twice as much costs as much as a residual of 45 MiB
+            c[n] = max(0., (num+pull*start[n])/(den+pull)) if den+pull else start[n]
     return c
 
-if __name__=='__main__': pass
+
+MODULES = (cuda_graphs, non_torch, ledger)
+CACHED = (cuda_graphs.graph_bytes, ledger.memory, ledger.spreads, cuda_graphs.captures)
+FILE = HERE.parent/'vllm_tuner'/'data'/'memory.json'
+
+def use(coefficients:dict):
+    "Let the package compute with other coefficients"
+    for m in MODULES: m.fitted = lambda: coefficients
+    for f in CACHED: f.cache_clear()
+
+def family(r:dict, a)->str:
+    "What is left out together: all sizes and re-releases of one family"
+    return re.sub(r'[-_ ]?(\d+(\.\d+)?[bt]\b.*|v?\d.*)$', '', a.name.split('/')[-1].lower()) or a.model_type
+
+def discrete(d)->bool: return d.vendor=='NVIDIA' and not d.unified
+
+def graph_rows(subjects, what):
+    "(features, MiB, weight) by runner"
+    out,seen = defaultdict(list), defaultdict(int)
+    picked = []
+    for r,a,d,e in subjects:
+        y = r['measured'].get('cudagraph_gib' if what=='actual' else 'cudagraph_estimate_gib')
+        R = e.resolve(a,d)
+        c = cuda_graphs.captures(a,d,R)
+        n = r['measured'].get('num_graphs')
+        if y is None or y<0 or not c.graphs or not discrete(d) or {'shared','fork','wsl'}&set(r['marks']): continue
+        if n and n!=c.graphs and not (r['engine'].get('enable_lora') and 2*n==c.graphs): continue
+        key = (profiler.runner(a,d,R), c, round(y,2))
+        seen[key] += 1; picked.append((key, cuda_graphs.features(c, cuda_graphs.slow_link(d,R)), y*1024))
+    for key,x,y in picked: out[key[0]].append((x, y, 1/seen[key]**.7))
+    return out
+
+START = {'v0':{'base':30,'piecewise':.12,'full':.19,'experts':.02,'special':.03,'nccl':.05}, 'v1':{'base':300,'piecewise':.12,'full':.2,'experts':.05,'special':.05,'nccl':.08}, 'v2':{'base':120,'piecewise':.03,'full':.05,'experts':.02,'special':.02,'nccl':.05}}
+
+def fit_graphs(subjects)->dict:
+    "Coefficients of both graph figures for each runner, MiB"
+    out = {k:{} for k in START}
+    for what in ('actual','estimate'):
+        rows = graph_rows(subjects, what)
+        for who in START:
+            start = START[who] if what=='actual' or who!='v2' else {k:2*v for k,v in START[who].items()}
+            out[who][what] = {k:round(v,4) for k,v in (fit(rows[who], list(start), start, huber=150) if len(rows[who])>=3 else start).items()}
+    return out
+
+def fit_non_torch(subjects)->dict:
+    "GiB: the constant of each era, and what joins the ranks"
+    base,link,early = defaultdict(list),defaultdict(list),[]
+    for r,a,d,e in subjects:
+        if not discrete(d) or {'shared','fork','wsl'}&set(r['marks']): continue
+        R,o = e.resolve(a,d),r['measured']
+        when,kind = non_torch.era(a,d,R),non_torch.link_kind(d,R)
+        if when=='estimated' and R.cudagraph_mode=='NONE': when = 'v1'
+        y = o.get('non_torch_gib')
+        if y is None and when=='consumed' and o.get('consumed_gib') and o.get('weights_gib'):
+            p = profiler.profile(a,d,R)
+            y = o['consumed_gib']-o['weights_gib']-(p.workspace+p.tables)/GiB
+        if y is None or not -.2<y<5: continue
+        if not kind and R.pipeline_parallel_size==1: base[when].append((a.name,y))
+        elif kind: (early if when in ('early','v0','v1') and kind=='hopper' else link[kind] if when=='estimated' else []).append(y)
+    per_model = lambda rows: statistics.median(statistics.median(y for n,y in rows if n==m) for m in {n for n,_ in rows})
+    b = {k:round(per_model(base[k]),3) if base[k] else v for k,v in {'early':.35,'v0':.07,'v1':.04,'estimated':.25,'consumed':.2}.items()}
+    hopper = statistics.median(link['hopper'])-b['estimated'] if link['hopper'] else 1.83
+    return {'base':b, 'link':{'':0,'slow':.17,'ampere':1.0,'hopper':round(hopper,3),'blackwell':3.6}, 'early_link':round(statistics.median(early)/hopper,3) if early else .75}
+
+def subjects_of(records):
+    "Records whose nouns are known, and the others with the reason"
+    good,bad = [],[]
+    for r in records:
+        try: good.append((r,*subject(r)))
+        except ValueError as err: bad.append((r['id'], r['model'], str(err)))
+    return good, bad
+
+def coefficients(subjects, old)->dict:
+    return {**old, 'graphs':fit_graphs(subjects), 'non_torch':fit_non_torch(subjects)}
+
+PROVENANCE = {
+    'graphs': 'MiB; Huber fit on 37 uniform start-ups of vLLM 0.19 on H100 and the public start-ups that print graph memory on discrete NVIDIA cards, repeated runs of one model weighing as one; by model runner (v0, v1, v2)',
+    'non_torch': 'GiB; base: median over models of what single ranks printed in each era; link.hopper: median of 0.19 on H100 at tp 2 and 4; link.slow: L40S, A100 without peer access; link.ampere and link.blackwell: from totals of few start-ups, no printed figure, so uncertain',
+    'baseline': 'GiB; total minus free at the first snapshot in public logs: 0.3 to 0.5 for one GPU, 1.2 to 2.2 for several',
+    'spread': 'share of a term and GiB besides by kind of start-up: set so that residuals of families left out divided by the spread look alike across kinds',
+    'tails': 'quantiles of |residual| of the cache over its spread, families left out'}
+
+TERMS = (('weights','weights_gib',lambda m: m.weights), ('activation','activation_peak_gib',lambda m: m.activation), ('non_torch','non_torch_gib',lambda m: m.non_torch),
+         ('graph_estimate','cudagraph_estimate_gib',lambda m: m.graphs.estimate), ('graph_actual','cudagraph_gib',lambda m: m.graphs.actual), ('kv','available_kv_gib',lambda m: m.kv_cache), ('kv_given','available_kv_gib',lambda m: m.kv_cache))
+
+def given_weights(r, m)->float: # bytes
+    "The cache if the weights had been what was printed: what the other terms are worth"
+    return m.kv_cache + m.weights - r['measured']['weights_gib']*GiB
+
+def predictions(subjects, coef)->list: # (record, arch, device, engine, Memory)
+    use(coef)
+    out = []
+    for r,a,d,e in subjects:
+        try: out.append((r,a,d,e,ledger.memory(a,d,e)))
+        except ValueError as err: print('not predicted', r['id'], err)
+    return out
+
+def score(rows, pick)->dict:
+    "Median, 90th percentile and worst of the relative error, and of the absolute one in GiB"
+    out = {}
+    for name,key,value in TERMS:
+        both = [(value(m)/GiB, r['measured'][key]) for r,a,d,e,m in rows if pick(r,a,d) and r['measured'].get(key) is not None]
+        if name=='kv_given': both = [(given_weights(r,m)/GiB, r['measured'][key]) for r,a,d,e,m in rows if pick(r,a,d) and r['measured'].get(key) is not None and r['measured'].get('weights_gib')]
+        rel,ab = sorted(abs(p/o-1)*100 for p,o in both if o>0.005), sorted(abs(p-o) for p,o in both)
+        q = lambda x,f: x[min(len(x)-1,int(f*len(x)))] if x else float('nan')
+        out[name] = dict(n=len(both), median=q(rel,.5), p90=q(rel,.9), worst=q(rel,1), gib=q(ab,.5), gib90=q(ab,.9))
+    return out
+
+SETS = {'H100, 0.19': lambda r,a,d: not r['id'].startswith('vllmlog'),
+        'corpus, named NVIDIA cards': lambda r,a,d: r['id'].startswith('vllmlog') and discrete(d) and not {'gpu_unnamed','tp_unknown'}&set(r['marks']) and bool(r['engine'].get('gpu_memory_utilization'))}
+
+def show(title, rows):
+    for name,pick in SETS.items():
+        print(f'--- {title}: {name}')
+        for term,x in score(rows, pick).items(): print(f"{term:15} n={x['n']:3} median {x['median']:6.2f} %  p90 {x['p90']:7.2f} %  worst {x['worst']:8.2f} %   median {x['gib']:.3f} GiB, p90 {x['gib90']:.2f}")
+
+def left_out(subjects, old)->list:
+    "Every record predicted by coefficients fitted without its family"
+    out = []
+    for f in sorted({family(r,a) for r,a,_,_ in subjects}):
+        mine = [s for s in subjects if family(s[0],s[1])==f]
+        out += predictions(mine, coefficients([s for s in subjects if family(s[0],s[1])!=f], old))
+    return out
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ap.add_argument('folder'); ap.add_argument('--write', action='store_true')
+    args = ap.parse_args()
+    old = json.loads(FILE.read_text(encoding='utf-8'))
+    subjects,bad = subjects_of(read(args.folder))
+    coef = coefficients(subjects, old)
+    print(json.dumps(coef['graphs']), json.dumps(coef['non_torch']))
+    show('fitted', predictions(subjects, coef))
+    show('whole families left out', left_out(subjects, old))
+    print(f'{len(bad)} records without a known model or card')
+    coef['provenance'] = PROVENANCE
+    if args.write: FILE.write_text(json.dumps(coef, indent=1)+'\n', encoding='utf-8')
+
+if __name__=='__main__': main()

@@ -115,6 +115,7 @@ def from_corpus(r:dict)->dict: # our schema
     text = ' '.join(str(r[k] or '') for k in ('notes','evidence','vllm_version','extra_flags'))
     marks = [m for m,p in (('wsl',r'WSL'),('shared',r'another process|other containers|shared with other|another embed|desktop'),('rounded',r'approximate|rounded|\(~|~15|~21'),('fork',r'fork\)|patched|REAP|patches?\b'),
                            ('failed',r'^$'),('override',r'num-gpu-blocks-override'),('dummy',r'load-format dummy'),('cold',r'cold')) if p!='^$' and re.search(p, text)]
+    if r['tp'] is None: marks.append('tp_unknown')
     if r['gpu_memory_utilization'] is None: marks.append('util_default')
     if not r['gpu_name'] or re.search(r'not named|class\b', r['gpu_name']): marks.append('gpu_unnamed')
     if r['max_num_batched_tokens'] is None: marks.append('T_default')

@@ -16,8 +16,8 @@ from .units import MiB, show_bytes
 from .versions import release
 
 # %% auto #0
-__all__ = ['ESTIMATED', 'CHARGED', 'Captures', 'captures', 'fitted', 'slow_link', 'features', 'Graphs', 'estimate_charged',
-           'graph_bytes', 'padded', 'coverage', 'padding', 'plot_graphs']
+__all__ = ['ESTIMATED', 'CHARGED', 'ESTIMATED_V2', 'Captures', 'captures', 'fitted', 'slow_link', 'features', 'Graphs',
+           'estimate_charged', 'graph_bytes', 'padded', 'coverage', 'padding', 'plot_graphs']
 
 # %% ../nbs/24_cuda_graphs.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Graphs:
 
     def __repr__(self): return f'Graphs({self.piecewise} piecewise, {self.full} full; estimated {show_bytes(self.estimate)}, taken {show_bytes(self.actual)}, charged {show_bytes(self.charged)})'
 
-ESTIMATED,CHARGED = (0,18,0),(0,20,0)  # gpu_worker.py: the estimate is made, and subtracted
+ESTIMATED,CHARGED,ESTIMATED_V2 = (0,18,0),(0,20,0),(0,29,0)  # gpu_worker.py: the estimate is made, and subtracted; gpu/cudagraph_utils.py: the V2 runner makes one
 
 def estimate_charged(
     engine, # resolved
@@ -116,8 +116,10 @@ def graph_bytes(
     e = engine.resolve(arch, device)
     c = captures(arch, device, e, pp_rank)
     if not c.graphs: return Graphs(0,0,0,0,0)
-    x,k = features(c, slow_link(device,e)), fitted()['graphs'][runner(arch,device,e)]
+    who = runner(arch,device,e)
+    x,k = features(c, slow_link(device,e)), fitted()['graphs'][who]
     est,act = _weigh(k['estimate'], x, params), _weigh(k['actual'], x, params)
+    if who=='v2' and release(e.vllm_version)<ESTIMATED_V2: est = 0
     return Graphs(c.piecewise, c.full, est, act, est if estimate_charged(e) else 0)
 
 # %% ../nbs/24_cuda_graphs.ipynb #c020

@@ -21,17 +21,17 @@ def link_kind(
 )->str:     # key of the fitted table: '' for a single rank
     "What joins the tensor-parallel ranks"
     if engine.tensor_parallel_size==1: return ''
-    if not device.nvlink or device.vendor!='NVIDIA' or device.capability[0] not in (9,10): return 'slow'
-    return 'hopper' if device.capability[0]==9 else 'blackwell'
+    if not device.nvlink or device.vendor!='NVIDIA': return 'slow'
+    return {(8,0):'ampere', (9,0):'hopper'}.get(device.capability, 'blackwell' if device.capability[0]==10 else 'slow')
 
 def era(
     arch,   # `ModelArch`
     device, # `Device`
     engine, # resolved
-)->str:     # 'v0', 'v1', 'estimated', 'consumed'
-    "How non-torch memory was measured: V0, V1, V1 with graphs inside the measurement (0.18 on), consumed memory (0.27 on)"
+)->str:     # 'early', 'v0', 'v1', 'estimated', 'consumed'
+    "How non-torch memory was measured: with the context (to 0.6), V0, V1, V1 with graphs inside the measurement (0.18 on), consumed memory (0.27 on)"
     v = release(engine.vllm_version)
-    if runner(arch,device,engine)=='v0': return 'v0'
+    if runner(arch,device,engine)=='v0': return 'v0' if v>=(0,7,0) else 'early'
     return 'v1' if v<(0,18,0) else 'estimated' if v<CONSUMED else 'consumed'
 
 # %% ../nbs/25_non_torch.ipynb #c006
@@ -44,7 +44,7 @@ def non_torch_bytes(
     "Growth outside torch's allocator up to the end of profiling, and since 0.27 the torch buffers that stay"
     k,when = fitted()['non_torch'],era(arch,device,engine)
     eager = when=='estimated' and engine.cudagraph_mode=='NONE'
-    gib = k['base']['v1' if eager else when] + k['link'][link_kind(device,engine)]*(k['early_link'] if when in ('v0','v1') else 1)
+    gib = k['base']['v1' if eager else when] + k['link'][link_kind(device,engine)]*(k['early_link'] if when in ('early','v0','v1') else 1)
     if when!='consumed': return round(gib*GiB) + (baseline_bytes(device,engine) if charges_baseline(arch,device,engine) else 0)
     p = profile(arch, device, engine, pp_rank)
     return round(gib*GiB) + p.workspace + p.tables

@@ -12,8 +12,8 @@ from .units import MiB, ceil_div, show_bytes
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_CHUNK', 'MOE_STAYS', 'SORTED', 'SAMPLED', 'CONSUMED', 'Profile', 'runner',
-           'elements', 'moe_kernel', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'pass_tokens', 'forward_bytes',
+__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_INSIDE', 'MOE_CHUNK', 'MOE_STAYS', 'SORTED', 'SAMPLED', 'CONSUMED', 'Profile',
+           'runner', 'elements', 'moe_kernel', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'forward_bytes',
            'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'encoder_items', 'profiled_tower',
            'encoder_bytes', 'profile', 'activation_bytes']
 
@@ -112,14 +112,16 @@ def elements(
     return max(a for a,_,_ in out), max(_ffn_elements(f,H,tp,h) for _,h,f in out)
 
 # %% ../nbs/23_profiler.ipynb #c018
-MOE_SCRATCH = {  # kernel -> elements of the two buffers per token, from topk, width, inner width, projections up front (fused_moe/experts/*.py: workspace_shapes)
+MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, width, inner width, projections up front (fused_moe/experts/*.py: workspace_shapes)
     'triton':     lambda k,K,i,n: (k*max(i,K), k*max(n*i,K)),
     'marlin':     lambda k,K,i,n: (k*max(i,K), k*max(2*i,K)),
     'cutlass':    lambda k,K,i,n: (k*max(n*i,K), k*max(i,K)),
-    'deepgemm':   lambda k,K,i,n: (k*max(i,K), k*max(n*i,K)),
     'flashinfer': lambda k,K,i,n: (K, 0),
     'trtllm':     lambda k,K,i,n: (0, 0),
-    'oai':        lambda k,K,i,n: (0, 0)}   # gpt-oss on Triton kernels: no scratch of vLLM's own
+    'oai':        lambda k,K,i,n: (0, 0),           # gpt-oss on Triton kernels: no scratch of vLLM's own
+    'early':      lambda k,K,i,n: (k*n*i, k*(i+K)), # to 0.7: three buffers (fused_moe.py)
+    'plain':      lambda k,K,i,n: (k*max(n*i,K), k*i)}  # 0.8 to 0.12: the first and third share one
+MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,i: k*(K+3*i)}  # what the kernel itself allocates and frees, 16-bit elements per token; from start-ups at 32,768 and 65,536 tokens
 MOE_CHUNK = (((0,0,0), 32768), ((0,13,0), 16384), ((0,18,0), 0))  # envs.py: VLLM_FUSED_MOE_CHUNK_SIZE, 0 for no chunks
 MOE_STAYS = (0,13,0)                                             # v1/worker/workspace.py: the buffers are kept between layers from here
 
@@ -148,26 +150,35 @@ def _fp8_kernel(l, cap, v, e, env):
     return 'triton'
 
 # %% ../nbs/23_profiler.ipynb #c019
-def _scratch(f, K, kernel, e, cap):
-    "Bytes of the fused experts' scratch for one layer"
-    wide = e.tensor_parallel_size*e.data_parallel_size*e.prefill_context_parallel_size
-    i = f.intermediate if e.enable_expert_parallel else f.intermediate//wide
-    chunk,tokens = at(MOE_CHUNK, e.vllm_version), e.max_num_batched_tokens*(e.data_parallel_size if e.enable_expert_parallel or e.data_parallel_size>1 else 1)
-    M = min(tokens, chunk) if chunk else tokens
-    w = f.latent or K
-    a,b = MOE_SCRATCH[kernel](f.topk, w, i, 2 if f.gated else 1)
-    if kernel=='trtllm' or kernel=='oai': return 0
-    return 2*M*(max(a,w)+b)
+def _expert_tokens(e):
+    "Tokens that the experts of one rank see in a pass"
+    many = e.data_parallel_size if e.data_parallel_size>1 else 1
+    chunk = at(MOE_CHUNK, e.vllm_version)
+    return min(e.max_num_batched_tokens*many, chunk) if chunk else e.max_num_batched_tokens*many
 
+def _inner(f, e):
+    "Width of an expert on one rank"
+    return f.intermediate if e.enable_expert_parallel else f.intermediate//(e.tensor_parallel_size*e.data_parallel_size*e.prefill_context_parallel_size)
+
+def _scratch(f, K, kernel, e):
+    "Bytes of vLLM's own scratch, and of what the kernel takes for itself, for one layer"
+    if kernel in ('triton','marlin') and release(e.vllm_version)<MOE_STAYS: kernel = 'plain' if release(e.vllm_version)>=(0,8,0) else 'early'
+    M,i,w = _expert_tokens(e),_inner(f,e),f.latent or K
+    a,b = MOE_SCRATCH[kernel](f.topk, w, i, 2 if f.gated else 1)
+    own = 0 if kernel in ('trtllm','oai') else 2*M*(max(a,w)+b)
+    return own, round(2*M*MOE_INSIDE[kernel](f.topk,w,i)) if kernel in MOE_INSIDE else 0
+
+@lru_cache(8192)
 def scratch_bytes(
     arch,   # `ModelArch`
     device, # `Device`
     engine, # resolved
     pp_rank:int=0, # pipeline stage
-)->int:     # bytes on one rank
+)->tuple[int,int]: # bytes on one rank: vLLM's own buffers, and what the kernel allocates and frees
     "Scratch of the fused experts, shared by all layers"
     fs = {g.ffn for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank) if isinstance(g.ffn,MoE)}
-    return max((_scratch(f, arch.hidden, moe_kernel(arch,device,engine), engine, device.capability) for f in fs), default=0)
+    both = [_scratch(f, arch.hidden, moe_kernel(arch,device,engine), engine) for f in fs]
+    return max((a for a,_ in both), default=0), max((b for _,b in both), default=0)
 
 # %% ../nbs/23_profiler.ipynb #c023
 _BYTES = {'bfloat16':2, 'float16':2, 'float32':4}
@@ -190,15 +201,6 @@ def gemm_scratch(
     "torch's cuBLAS workspace (CUDAContextLight.cpp: 32 MiB from Hopper on, else a little over 8)"
     return 32*MiB if device.capability[0]>=9 else 8*MiB+128*1024
 
-def pass_tokens(
-    arch,   # `ModelArch`
-    device, # `Device`
-    engine, # resolved
-)->int:     # tokens
-    "Tokens of the profiling pass"
-    e = engine
-    return max(e.max_num_batched_tokens, min(e.max_num_seqs,1)*e.max_model_len) if runner(arch,device,e)=='v0' and not e.enable_chunked_prefill else e.max_num_batched_tokens
-
 def forward_bytes(
     arch,   # `ModelArch`
     device, # `Device`
@@ -206,9 +208,10 @@ def forward_bytes(
     pp_rank:int=0, # pipeline stage
 )->int:     # bytes on one rank, without what stays
     "Peak of the forward pass"
-    T,b = pass_tokens(arch,device,engine), _BYTES.get(engine.dtype,2)
+    T,b = engine.max_num_batched_tokens, _BYTES.get(engine.dtype,2)
     mixer,ffn = elements(arch, engine, pp_rank)
-    passing = 0 if release(engine.vllm_version)>=MOE_STAYS else scratch_bytes(arch,device,engine,pp_rank)
+    own,inside = scratch_bytes(arch,device,engine,pp_rank)
+    passing = inside + (0 if release(engine.vllm_version)>=MOE_STAYS else own)
     return max(T*b*mixer + standin_bytes(arch,engine), T*b*ffn + passing, 2*T*b*arch.hidden) + _adapters(arch,engine,T)
 
 def _adapters(arch, e, T):
@@ -254,7 +257,7 @@ def sampler_bytes(
     S,V = logits_rows(e,who), arch.vocab
     each = {'sort':SORTED, 'greedy':b*(2+1/e.tensor_parallel_size) if e.tensor_parallel_size>1 else b}.get(kind, SAMPLED)
     rows = S*(2 if who=='v1' else 1)                                   # the V1 runner samples random hidden states of the same shape
-    out = each*S*V + b*arch.hidden*(pass_tokens(arch,device,e) + rows)
+    out = each*S*V + b*arch.hidden*(e.max_num_batched_tokens + rows)
     if kind=='triton': out += 4*V*min(S, device.sms)
     if e.speculative_config and who=='v1': out += 8*S*V               # draft and bonus rows of the rejection sampler
     return round(out)
@@ -303,7 +306,7 @@ def encoder_bytes(
     t,b = profiled_tower(arch,device,engine,pp_rank), _BYTES.get(engine.dtype,2)
     if t is None: return 0,0
     n = encoder_items(t, engine)
-    if runner(arch,device,engine)=='v0': n = max(1, pass_tokens(arch,device,engine)//t.tokens)
+    if runner(arch,device,engine)=='v0': n = max(1, engine.max_num_batched_tokens//t.tokens)
     out = n*t.tokens*(t.out or arch.hidden)*b
     per = max(4*t.hidden + 2*max(t.intermediate, t.hidden), 10*t.hidden)
     return n*max(t.patches,t.tokens)*b*per + out, out
@@ -320,7 +323,7 @@ def profile(
     e = engine.resolve(arch, device)
     encoder,kept = encoder_bytes(arch,device,e,pp_rank)
     sampler = sampler_bytes(arch,device,e,pp_rank)
-    stays = scratch_bytes(arch,device,e,pp_rank) if release(e.vllm_version)>=MOE_STAYS else 0
+    stays = scratch_bytes(arch,device,e,pp_rank)[0] if release(e.vllm_version)>=MOE_STAYS else 0
     return Profile(encoder, forward_bytes(arch,device,e,pp_rank)+kept, sampler+kept if sampler else 0, stays+gemm_scratch(device), table_bytes(arch,device,e,pp_rank))
 
 CONSUMED = (0,27,0)  # utils/mem_utils.py: from here on what stays counts as consumed memory, before it as activation
