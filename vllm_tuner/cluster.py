@@ -12,8 +12,8 @@ from .devices import Node, node
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, per_million, price, scores, slo_of
 from .layers import MLA, MoE
-from .optimizer import ENGINE, Candidate, Plan, candidate, goodput, search, share
-from .screen import PARAMS
+from .optimizer import ENGINE, Candidate, Plan, candidate, goodput, notes, search
+from .screen import PARAMS, lengths
 from .units import ceil_div
 from .validation import attentions, kv_heads
 from .workloads import WorkloadProfile
@@ -170,8 +170,17 @@ def layouts(
     "Every layout of a fleet, worked out and ranked"
     if objective not in OBJECTIVES: raise ValueError(f'objective is {str(objective)[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
     slo = slo_of(slo, workload)
-    ls = [lay_out(arch, n, workload, e, k, None, slo, params, prices) for n,k in fleet_of(fleet) for e in sizes(arch,n,k,engine)]
+    every = lambda asked: [lay_out(arch, n, workload, e, k, None, slo, params, prices) for n,k in fleet_of(fleet) for e in sizes(arch,n,k,asked)]
+    ls = every(engine)
+    if engine.max_model_len is None and not any(l.prediction for l in ls): ls = _shorter(every, engine, ls, max(slo.min_context, lengths(workload)[2]))
     return ranked(ls, objective, workload.target_metric, params)
+
+def _shorter(every, engine, ls, need):
+    "Where the context that the checkpoint states fits no layout: the longest power of two that fits one"
+    for n in (n for n in (131072,65536,32768,16384,8192,4096,2048,1024) if n>=need):
+        out = every(replace(engine, max_model_len=n))
+        if any(l.prediction for l in out): return [replace(l, notes=(f'context cut to {n:,} tokens: the full one fits no layout',*l.notes)) for l in out]
+    return ls
 
 def ranked(
     ls,            # `Layout`s
@@ -253,7 +262,7 @@ class ClusterPlan:
         return (sum(self.capacity)-lost)/(self.workload.requests_per_second or sum(self.capacity) or 1.)
 
     def __repr__(self):
-        parts = '\n'.join(f'  {s:.0%} of the load: {l}\n    flags: {p.engine}' for s,l,p in zip(self.shares,self.layouts,self.plans))
+        parts = '\n'.join(f'  {s:.0%} of the load on {l.nodes} x {l.node.name} as {l.name}: {notes(p)[0]}\n    flags: {p.engine}' for s,l,p in zip(self.shares,self.layouts,self.plans))
         money = f', ${self.dollars_per_hour:,.2f} per hour, ${self.cost:.2f} per million output tokens' if self.cost else ''
         return f'ClusterPlan({self.total_throughput:,.0f} output tokens/s on {self.gpus} GPUs{money}; carries {sum(self.capacity):,.1f} requests/s)\n{parts}' + ''.join(f'\n  {r}' for r in self.recommendations)
 
@@ -305,9 +314,8 @@ def plan_cluster(
     caps = [capacity(arch, l, workload, slo, params) for l in parts]
     total = sum(caps)
     if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])
-    shares = [c/total for c in caps] if total else [1/len(parts)]*len(parts)
-    plans = [search(arch, linked(l.node,l.engine), portion(workload,s/l.replicas), l.engine, params, 'goodput' if objective=='goodput' else objective, slo, None, (), (), prices, simulations) for l,s in zip(parts,shares)]
-    plans = [replace(p, choice=replace(p.choice, replicas=l.replicas)) if p.choice else p for p,l in zip(plans,parts)]
+    shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
+    plans = [search(arch, linked(l.node,l.engine), portion(workload,s), l.engine, params, objective, slo, l.gpus, (), (), prices, simulations) for l,s in zip(parts,shares)]
     out = ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), slo, workload, every)
     return replace(out, recommendations=_advice(out, fleet, spare))
 

@@ -38,6 +38,7 @@ class Candidate:
     concurrency:float=0.     # requests of mean length that may be in flight, over all servers
     score:float=0.           # objective, relative to the best: higher is better
     goodput:float|None=None  # requests per second over all replicas that keep the limits, where that was asked
+    arriving:float|None=None # generated tokens per second that an endless stream of requests asks for, where that is served in full
 
     @property
     def servers(self)->int: # engines that share the load
@@ -50,9 +51,9 @@ class Candidate:
         return self.servers*self.engine.world_size
 
     @property
-    def throughput(self)->float: # generated tokens per second, all servers
-        "What all servers generate"
-        return self.prediction.output_tokens_per_second*self.replicas if self.prediction else 0.
+    def throughput(self)->float: # generated tokens per second, all replicas
+        "What all replicas generate; of an endless stream that they keep up with, what it asks for: a finite run ends in a slow tail"
+        return self.arriving if self.arriving is not None else self.prediction.output_tokens_per_second*self.replicas if self.prediction else 0.
 
     @property
     def sound(self)->bool:
@@ -95,7 +96,8 @@ def candidate(
     i,o,longest = lengths(workload)
     n = servers*min(e.max_num_seqs, m.kv_cache/request_bytes(arch, device, e, i+o/2))
     s = slo or SLO()
-    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n)
+    stream = workload.requests_per_second*o if workload.requests_per_second and not workload.num_requests and not p.saturated else None
+    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n, arriving=stream)
 
 # %% ../nbs/42_optimizer.ipynb #c010
 def goodput(
@@ -300,8 +302,9 @@ def _headline(plan:Plan)->str:
     "The choice in one line"
     c,p = plan.choice,plan.choice.prediction
     lo,hi = (x*c.replicas for x in p.interval('output_tokens_per_second',.8))
+    span = '' if c.arriving is not None else f' ({lo:,.0f} to {hi:,.0f})'
     good = f'{c.goodput:,.3g} requests/s within the limits: ' if c.goodput is not None else ''
-    return (good+f'{c.throughput:,.0f} output tokens/s ({lo:,.0f} to {hi:,.0f}), TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
+    return (good+f'{c.throughput:,.0f} output tokens/s{span}, TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
             + (f', ${plan.cost:.2f} per million output tokens' if plan.cost else ''))
 
 def notes(plan:Plan)->tuple[str,...]: # plain lines
