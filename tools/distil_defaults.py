@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ['HF_HUB_OFFLINE'] = '1'
 logging.disable(logging.CRITICAL)
 ROOT = Path(__file__).parent.parent
-PLAIN = {'dtype', 'torch_dtype', 'model_type', 'architectures', 'quantization_config', 'layer_types', 'rope_theta', 'layers_block_type', 'hybrid_override_pattern'}
+PLAIN = {'rope_parameters', 'rope_scaling', 'dtype', 'torch_dtype', 'model_type', 'architectures', 'quantization_config', 'layer_types', 'rope_theta', 'layers_block_type', 'hybrid_override_pattern'}
 
 
 def keys_read():

@@ -115,7 +115,7 @@ def family(
     names = [t, *(t.removesuffix(s) for s in _SUFFIXES), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
     return next((n for n in names if n in _HABITS), t)
 
-# %% ../nbs/12_configs.ipynb #c022
+# %% ../nbs/12_configs.ipynb #c011
 def _rope_facts(c, kind):
     "All that a config says about one rope, whichever keys it uses"
     p = c.sub('rope_parameters')
@@ -131,7 +131,7 @@ def _rope_facts(c, kind):
 
 def _number(f, key, default):
     v = f.get(key)
-    return v if isinstance(v,(int,float)) and not isinstance(v,bool) and 0<v<1e9 else default
+    return v if isinstance(v,(int,float)) and not isinstance(v,bool) and 0<v<1e15 else default
 
 def rope(
     c:Reader,                      # the config
@@ -145,7 +145,7 @@ def rope(
     n = c.int('max_position_embeddings') or c.int('max_seq_len') or c.int('seq_length') or 8192
     original,factor = _number(f,'original_max_position_embeddings',c.int('original_max_position_embeddings') or n), _number(f,'factor',1)
     rows = {'linear':n*factor, 'dynamic':n*factor, 'ntk':n*factor, 'yarn':original*factor, 'deepseek_yarn':original*factor, 'longrope':original+n}.get(f['kind'], n)
-    return Rope(dim, int(rows)*(4 if 'mrope_section' in f else 1), f"{f['rope_theta']}:{f['kind']}:{factor:g}")
+    return Rope(dim, int(rows)*(4 if 'mrope_section' in f else 1), f"{_number(f,'rope_theta',10000):g}:{f['kind']}:{factor:g}")
 
 def _scaling(c):
     f = _rope_facts(c, 'full_attention')
