@@ -19,7 +19,7 @@ from .validation import check
 
 # %% auto #0
 __all__ = ['TABS', 'workload_controls', 'workload_view', 'widget', 'Explorer', 'memory_explorer', 'tradeoff_explorer',
-           'workload_explorer', 'app', 'explore']
+           'workload_explorer', 'log_explorer', 'app', 'explore']
 
 # %% ../nbs/61_explorers.ipynb #c005
 @lru_cache(1)
@@ -136,8 +136,19 @@ def workload_explorer(
     "A server under load"
     return Explorer(workload_view, workload_controls(), **state)
 
-# %% ../nbs/61_explorers.ipynb #c013
-TABS = {'Memory': memory_explorer, 'Graphs': tradeoff_explorer, 'Load': workload_explorer}  # title -> what makes it
+# %% ../nbs/61_explorers.ipynb #c010
+def log_explorer(
+    **state, # settings, such as `log='...'`
+)->Explorer:
+    "A start-up log beside its prediction; a file can be uploaded"
+    x = Explorer(VIEWS['log'][1], VIEWS['log'][0](), **state)
+    up = W.FileUpload(accept='.log,.txt,text/plain', multiple=False, description='Upload a log')
+    up.observe(lambda c: setattr(x, 'state', x.state | {'log': bytes(c['new'][0]['content'][:60_000_000]).decode('utf-8','replace')}) if c['new'] else None, 'value')
+    x.children = (x.children[0], up, *x.children[1:])
+    return x
+
+# %% ../nbs/61_explorers.ipynb #c014
+TABS = {'Memory': memory_explorer, 'Graphs': tradeoff_explorer, 'Load': workload_explorer, 'Log': log_explorer}  # title -> what makes it
 
 def app()->W.Tab:
     "Every explorer on a tab of its own"
