@@ -21,7 +21,7 @@ from .calibration import explain, explanation_rows
 
 # %% auto #0
 __all__ = ['VERSIONS', 'SAMPLE_LOG', 'LONGEST_PASTE', 'VIEWS', 'Control', 'steps', 'engine_controls', 'read_engine', 'nouns',
-           'headline', 'facts', 'finding_list', 'command', 'message', 'serve_line', 'ledger_svg', 'memory_view',
+           'headline', 'facts', 'grid', 'finding_list', 'command', 'message', 'serve_line', 'ledger_svg', 'memory_view',
            'batch_sizes', 'graph_controls', 'tradeoff_view', 'log_controls', 'log_view', 'safe', 'controls', 'render']
 
 # %% ../nbs/55_views.ipynb #c005
@@ -94,6 +94,13 @@ def facts(
 )->str:
     "A two-column table"
     return '<table style="font-size:.85em;border-collapse:collapse"><tbody>' + ''.join(f'<tr><th scope="row" style="text-align:left;font-weight:normal;padding:.1em 1em .1em 0">{esc(k)}</th><td style="text-align:right;font-variant-numeric:tabular-nums">{esc(v)}</td></tr>' for k,v in rows) + '</tbody></table>'
+
+def grid(
+    rows:list, # rows of plain text, the heading first
+)->str:
+    "A table whose first row is its heading"
+    cells = lambda r,tag: '<tr>'+''.join(f'<{tag} style="text-align:{"right" if i else "left"};padding:.1em 1em .1em 0;font-variant-numeric:tabular-nums">{esc(c)}</{tag}>' for i,c in enumerate(r))+'</tr>'
+    return f'<table style="font-size:.85em;border-collapse:collapse"><thead>{cells(rows[0],"th")}</thead><tbody>{"".join(cells(r,"td") for r in rows[1:])}</tbody></table>'
 
 def finding_list(
     found:list, # `Finding`s
@@ -230,14 +237,9 @@ def _bars(x):
     "The observed ledger over the predicted one"
     seen = {t.name:t for t in x.terms}
     rows = [(TERMS[k][0], seen[k].predicted, seen[k].observed, TERMS[k][1], (seen[k].low,seen[k].high)) for k in _ORDER if k in seen]
-    top = max([sum(max(r[i],0) for r in rows) for i in (1,2)]+[.01])
+    top = 1.01*max([sum(max(r[i],0) for r in rows) for i in (1,2)]+[.01])
     draw = lambda i,say: stacked([(n,v[i-1],c,span if i==1 else None) for n,*v,c,span in rows], top, f'{say}: '+', '.join(f'{n} {v[i-1]:.2f} GiB' for n,*v,_,_ in rows))
     return f'<figure style="margin:0"><figcaption>predicted</figcaption>{draw(1,"predicted")}</figure><figure style="margin:0"><figcaption>observed</figcaption>{draw(2,"observed")}</figure>' if rows else ''
-
-def _grid(rows):
-    "A table whose first row is its heading"
-    cells = lambda r,tag: '<tr>'+''.join(f'<{tag} style="text-align:{"right" if i else "left"};padding:.1em 1em .1em 0;font-variant-numeric:tabular-nums">{esc(c)}</{tag}>' for i,c in enumerate(r))+'</tr>'
-    return f'<table style="font-size:.85em;border-collapse:collapse"><thead>{cells(rows[0],"th")}</thead><tbody>{"".join(cells(r,"td") for r in rows[1:])}</tbody></table>'
 
 def log_view(
     **state, # setting -> text, see `log_controls`
@@ -247,7 +249,7 @@ def log_view(
     if not state['log'].strip(): return message('Paste the start-up log of a vLLM server: everything from its first line until it is ready.')
     if len(state['log'])>LONGEST_PASTE: return message(f'The paste is {len(state["log"])/1e6:.0f} MB long and this view reads {LONGEST_PASTE/1e6:.0f} MB at most. Give the file to the command line: vllm-tuner log FILE')
     x = explain(state['log'], state['model'].strip() or None, state['gpu'] or None)
-    return headline(x.reason) + _bars(x) + _grid(explanation_rows(x)) + ''.join(f'<p style="font-size:.85em">{esc(n)}</p>' for n in x.notes)
+    return headline(x.reason) + _bars(x) + grid(explanation_rows(x)) + ''.join(f'<p style="font-size:.85em">{esc(n)}</p>' for n in x.notes)
 
 # %% ../nbs/55_views.ipynb #c027
 VIEWS = {'memory': (engine_controls, memory_view), 'tradeoff': (graph_controls, tradeoff_view), 'log': (log_controls, log_view)}  # name -> controls, view
