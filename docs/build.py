@@ -7,9 +7,13 @@ Each committed notebook becomes a page: hidden cells are left out, every exporte
 and the source of exported cells is folded. Sphinx (myst-nb, furo) then builds the pages with warnings as errors. No cell is executed: the outputs are the ones committed.
 """
 import argparse, ast, json, re, shutil, subprocess, sys, tempfile
+from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+INI = ConfigParser(delimiters=['='])
+INI.read(ROOT/'settings.ini', encoding='utf-8')
+REPO, BRANCH = INI['DEFAULT']['git_url'], INI['DEFAULT']['branch']
 NBS, SRC, OUT = ROOT/'nbs', ROOT/'docs'/'_src', ROOT/'_docs'
 GENERATED = '<!-- Written by docs/build.py from nbs/index.ipynb: edit the notebook. -->\n\n'
 DIRECTIVE = re.compile(r'^\s*#\s*\|.*\n?', re.M)
@@ -88,8 +92,9 @@ def linked(text, symbols, here):
 
 
 def page_links(text):
-    "Links from one notebook to another point at its page"
+    "Links from one notebook to another point at its page, links to files of the repository at the repository"
     page = lambda m: f'{m[1]}{m[2]}.ipynb{m[3] or ""}'
+    text = re.sub(r'\]\(((?:[A-Z]+|nbs|tools|examples|benchmarks|tests)(?:/[^)\s]*|\.md))\)', lambda m: f']({REPO}/blob/{BRANCH}/{m[1]})', text)
     return re.sub(r'(\]\([^)#\s]*?)(?:\d+[a-z]?_)?([A-Za-z][\w-]*)\.ipynb(#[^)\s]*)?(?=\))', page, text)
 
 
@@ -108,13 +113,19 @@ def translate(nb, here, symbols):
             names = public_names(text) if exported(text) else []
             if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
             alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
-            outputs = [dict(o, execution_count=None) if o['output_type']=='execute_result' else o for o in cell.get('outputs', [])]
+            outputs = [richest(dict(o, execution_count=None) if o['output_type']=='execute_result' else o) for o in cell.get('outputs', [])]
             meta = {'tags': ['hide-input']} if exported(text) else {}
             if alt: meta['mystnb'] = {'image': {'alt': alt[1].strip()}}
             cells.append({'cell_type': 'code', 'metadata': meta, 'execution_count': None, 'source': DIRECTIVE.sub('', text).strip(), 'outputs': outputs})
     cells = [c for c in cells if source(c).strip()]
     for i,c in enumerate(cells): c['id'] = f'cell-{i}'
     return {'cells': cells, 'metadata': {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}, 'mystnb': {'code_prompt_show': 'Show the source', 'code_prompt_hide': 'Hide the source'}}, 'nbformat': 4, 'nbformat_minor': 5}
+
+
+def richest(out):
+    "An output without the Markdown that says the same as its HTML: a page inside a page would need headings of its own"
+    data = out.get('data', {})
+    return dict(out, data={k:v for k,v in data.items() if k!='text/markdown'}) if 'text/html' in data and 'text/markdown' in data else out
 
 
 def notebooks():
@@ -142,8 +153,24 @@ def pages():
         target.write_text(json.dumps(translate(json.loads(path.read_text(encoding='utf-8')), here, symbols)), encoding='utf-8')
     for extra in sorted((ROOT/'docs'/'pages').rglob('*.md')):
         (target := SRC/extra.relative_to(ROOT/'docs'/'pages')).parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(linked(extra.read_text(encoding='utf-8'), symbols, target.relative_to(SRC).with_suffix('').as_posix()), encoding='utf-8')
+        target.write_text(linked(extra.read_text(encoding='utf-8').replace('{{live}}', LIVE), symbols, target.relative_to(SRC).with_suffix('').as_posix()), encoding='utf-8')
     return [(p.relative_to(NBS), page_name(p)) for p in paths]
+
+
+LIVE = """<div data-live="memory">
+<p>Choose a model, a card and flags; read how vLLM divides the memory, how many tokens the KV cache holds, what vLLM would object to, and the command.</p>
+<p><button type="button" class="live-start">Start the explorer</button> <span class="live-status" role="status"></span></p>
+</div>"""
+
+
+def with_explorer():
+    "Put the live explorer on the landing page, before its second section"
+    index = SRC/'index.ipynb'
+    nb = json.loads(index.read_text(encoding='utf-8'))
+    heads = [i for i,c in enumerate(nb['cells']) if c['cell_type']=='markdown' and re.search(r'^## ', source(c), re.M)]
+    at = heads[1] if len(heads)>1 else len(nb['cells'])
+    nb['cells'].insert(at, dict(markdown('## Turn the knobs\n\nThe ledger, computed in this page by the package itself: Python as WebAssembly, no server behind it. [More explorers](live.md).\n\n'+LIVE), id='live'))
+    index.write_text(json.dumps(nb), encoding='utf-8')
 
 
 PARTS = (('The model, the card, the engine', '01'), ('How vLLM spends your GPU', '2'), ('How fast it serves', '3'), ('What to do', '4'), ('Against reality, and out of the door', '5'), ('Doors', '69'))
@@ -231,7 +258,9 @@ def main():
     if (args := ask.parse_args()).readme: return readme()
     readme()
     assets()
-    contents(pages())
+    found = pages()
+    with_explorer()
+    contents(found)
     shutil.rmtree(OUT, ignore_errors=True)
     subprocess.run([sys.executable, '-m', 'sphinx', '-b', 'html', '-W', '--keep-going', '-q', '-c', str(ROOT/'docs'), str(SRC), str(OUT)], check=True)
     if (ROOT/'docs'/'live'/'build.py').exists(): subprocess.run([sys.executable, str(ROOT/'docs'/'live'/'build.py'), str(OUT)], check=True)
