@@ -116,6 +116,13 @@ class vLLMPerformanceModel:
         "The configuration as vLLM resolves it"
         return self.engine.resolve(self.arch, self.device)
 
+    @property
+    def bounded(self)->Engine:
+        "The configuration with vLLM's default share moved inside the bounds of the tuning parameters"
+        share,p = self.config.gpu_memory_utilization,self.tuning_params
+        inside = min(max(share, p.min_gpu_memory_utilization), p.max_gpu_memory_utilization)
+        return self.engine if inside==share or self.engine.gpu_memory_utilization is not None else replace(self.engine, gpu_memory_utilization=inside)
+
     def calculate_memory_breakdown(self)->Result: # GiB
         "Where the memory of one GPU goes"
         return breakdown(self.memory)
@@ -197,7 +204,7 @@ class vLLMConfigOptimizer:
         "The best configuration for a workload"
         from vllm_tuner.optimizer import search
         m = self.model
-        return plan_result(search(m.arch, m.device, workload, m.engine, m.tuning_params, objective, slo, gpus, allow), m)
+        return plan_result(search(m.arch, m.device, workload, m.bounded, m.tuning_params, objective, slo, gpus, allow), m)
 
     def validate_configuration(self,
         config,         # anything `as_engine` takes
@@ -234,11 +241,12 @@ def plan_result(
     return Result(data, lambda: Page(f'{plan.model} on {plan.device.name}', plan_blocks(plan,found,line), describe(plan.workload)))
 
 def _nothing(plan, m)->Result:
-    "Nothing fits, and why"
-    v = verdict(m.arch, m.device, m.engine, m.tuning_params)
-    why = list(dict.fromkeys([*(f.what for f in v.findings if f.level=='error'), *map(str,plan.rejected)]))
-    data = dict(optimal_config=None, predictions=Result(), performance_score=0., memory_breakdown=v.memory_breakdown, serve_command=None, explanation='\n'.join([*why,*plan.offers]), reasons=why, findings=v.findings, plan=plan)
-    return Result(data, lambda: Page(f'{m.model_name} on {m.device.name}: nothing fits', (*v.page.blocks, Notes('Why',tuple(('',w,'') for w in (*why,*plan.offers))))))
+    "Nothing fits: what is short, and the smallest changes that cure it"
+    v,base = verdict(m.arch, m.device, m.engine, m.tuning_params),plan.baseline
+    why,cures = [base.refused] if base and base.refused else v.errors, [*map(str,plan.changes),*plan.offers]
+    said = why + [f'would make it fit: {c}' for c in cures]
+    data = dict(optimal_config=None, predictions=Result(), performance_score=0., memory_breakdown=v.memory_breakdown, serve_command=None, explanation='\n'.join(said), reasons=why, recommendations=cures, findings=v.findings, plan=plan)
+    return Result(data, lambda: Page(f'{m.model_name} on {m.device.name}: nothing fits', (*(b for b in v.page.blocks if not isinstance(b,Notes)), Notes('Why',tuple(('',w,'') for w in said)))))
 
 # %% ../nbs/60_api.ipynb #c021
 def _findings(a, d, e, m)->list:
@@ -287,7 +295,7 @@ def optimize_vllm_config_for_cluster(
     m = vLLMPerformanceModel(model_name, gpu_memory_capacity_gb, gpu=gpu, tuning_params=tuning_params, tensor_parallel_size=s['tp'], pipeline_parallel_size=s['pp'], enable_expert_parallel=s['ep']>1, **kw)
     from vllm_tuner.optimizer import search
     n = s['tp']*s['pp']*s['dp']
-    plan = search(m.arch, m.device, workload, m.engine, m.tuning_params, gpus=n)
+    plan = search(m.arch, m.device, workload, m.bounded, m.tuning_params, gpus=n)
     r = plan_result(plan, m)
     r.update(parallelism_strategy=s, num_gpus=n, cluster_predictions=_together(plan,n), recommendations=_recommend(plan, m, workload, s, n))
     return r

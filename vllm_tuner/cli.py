@@ -70,9 +70,10 @@ def plan(a:Ask)->Answer:
 
 def _no_plan(a:Ask, s:Subject, p)->Answer:
     "Nothing fits: what is short, and what would help"
-    base,more = memory(a),plan_notes(p)
-    data = {**base.data, 'fits':False, 'met':False, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers), 'changes':[dict(text=c.text, fix=plain(c.fix)) for c in p.changes]}
-    return Answer(replace(base.page, blocks=(*base.page.blocks, replace(more,title='What would help')), note=f'does not fit; vLLM {a.version}'), data, 1)
+    base,more,said = memory(a),plan_notes(p),p.baseline.refused
+    data = {**base.data, 'fits':False, 'met':False, 'reason':said, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers), 'changes':[dict(text=c.text, fix=plain(c.fix)) for c in p.changes]}
+    parts = tuple(b for b in base.page.blocks if not isinstance(b,Notes))
+    return Answer(replace(base.page, blocks=(*parts, Notes('Why', (('error',said,''),)), replace(more,title='What would help')), note=f'does not fit; vLLM {a.version}'), data, 1)
 
 # %% ../nbs/62_cli.ipynb #c009
 def judged(s:Subject, m=None)->list: # of `Finding`
