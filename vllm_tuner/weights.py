@@ -33,7 +33,7 @@ class Split:
     gate:str='plain'    # kind of the router's matrix: a few classes let checkpoints quantise it
 
 _QUANT_ROUTERS = ('Qwen3Moe','Qwen3VLMoe','Qwen3OmniMoe','Lfm2Moe','K2Horizon')  # their GateLinear is given the `quant_config`
-_FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','BailingMoeV','Param2','Afmoe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
+_FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','MiMoV2','BailingMoeV','Param2','Afmoe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
 
 def padding(
     arch:ModelArch, # the model
@@ -68,13 +68,13 @@ def attention(
     s:Split,     # the layout
 )->list[Matrix]:
     "Matrices of softmax attention on one rank"
-    H,heads,kv = s.hidden, max(1,a.heads//s.tp), max(1,a.kv_heads//s.tp)
+    H,heads,kv = s.hidden, max(1,a.heads//s.tp), 0 if a.shares_kv else max(1,a.kv_heads//s.tp)
     p = 'self_attn.'
-    rows = (heads*(2 if a.gate else 1)+kv)*a.head_dim + (0 if a.k_eq_v else kv*a.v_dim)
+    rows = (heads*(2 if a.gate else 1)+kv)*a.head_dim + kv*a.v_dim
     if a.latent_q: q = [_linear(a.latent_q,H,p+'q_a_proj'), _linear(heads*a.head_dim,a.latent_q,p+'q_b_proj')]; rows -= heads*a.head_dim
     else: q = []
-    qkv = _linear(rows,H,p+'qkv_proj',p+'q_proj',p+'k_proj',*(() if a.k_eq_v else (p+'v_proj',)),parts=2 if a.k_eq_v else 3,bias=a.bias)
-    norm = {'':0,'head':2*a.head_dim}.get(a.qk_norm, (heads+kv)*a.head_dim)*(2 if a.qk_norm_bias else 1)
+    qkv = _linear(rows,H,p+'qkv_proj',p+'q_proj',p+'k_proj',p+'v_proj',parts=3 if kv else 1,bias=a.bias)
+    norm = {'':0,'head':(1+bool(kv))*a.head_dim}.get(a.qk_norm, (heads+kv)*a.head_dim)*(2 if a.qk_norm_bias else 1)
     return q+[qkv, _linear(H,heads*a.v_dim,p+'o_proj',bias=a.out_bias,row=True), _vector(norm+a.extra+(heads if a.sinks else 0))]
 
 # %% ../nbs/20_weights.ipynb #c011
@@ -228,7 +228,9 @@ def ends(
     rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
     head,early = arch.head or arch.architecture in _POOLED, first or _everywhere(arch,_ALL)
     table = Matrix(arch.vocab if arch.architecture.startswith('Whisper') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
-    out = [_vector(arch.positions*s.hidden + arch.embed_norms*norms)] if early else []
+    cut = s.tp if arch.architecture.startswith(('Bert','Roberta','XLMRoberta','Gte','Nomic')) else 1  # their position table is a vocabulary, too
+    out = [_vector(arch.positions*s.hidden//cut + arch.embed_norms*norms)] if early else []
+    if early and (ple := dict(arch.custom)).get('ple_width'): out += [Matrix(round_up(ple['ple_vocab'],64)//s.tp, ple['ple_width'])]
     if early or last and arch.tied and head: out += [table]
     if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
     if last or _everywhere(arch,_NORMS): out += [_vector(arch.final_norms*norms)]
@@ -305,20 +307,20 @@ def buffers(
     s:Split,          # the layout
     indices:range,    # layers of the stage
     b:int,            # bytes of one element of the model's dtype
-    tokens:int=0,     # of one step, where the model has a sparse indexer
+    tokens:int=0,     # of one step, where a buffer depends on them
     version:str='0.33.0', # of vLLM
 )->int:
     "Bytes of tables and scales of a stage"
     groups = [arch.groups[k] for k in arch.layer_kinds[indices.start:indices.stop]]
     cache = sum(scales(g.mixer,quant,b) for g in groups)
     maps = sum(4*(g.ffn.experts+s.redundant) for g in groups if isinstance(g.ffn,MoE)) if s.experts>1 else 0
-    choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4*tokens
+    choice = (max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4 + dict(arch.custom).get('ple_width',0)*b)*tokens
     return tables(arch,groups,b,version) + cache + maps + choice
 
 # %% ../nbs/20_weights.ipynb #c031
 def _size(arch, device, engine): return _SIZES.get(resolve_dtype(engine.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', engine.vllm_version), 2)
 
-def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if any(_sparse(g.mixer) for g in arch.groups) else 0
+def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if dict(arch.custom).get('ple_width') or any(_sparse(g.mixer) for g in arch.groups) else 0
 
 def _towers(arch, engine, s, b):
     "Encoders beside the language model, divided where vLLM divides them"
