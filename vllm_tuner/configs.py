@@ -141,11 +141,12 @@ def rope(
     "The rotary embedding of one kind of layer"
     f = _rope_facts(c, kind)
     part = _number(f, 'partial_rotary_factor', None) or c.real('partial_rotary_factor') or 1
-    dim = width if f['kind']=='proportional' else c.int('rotary_dim') or int(width*min(part,1))
-    n = c.int('max_position_embeddings') or c.int('max_seq_len') or c.int('seq_length') or 8192
+    own = str(c.config.get('model_type'))
+    dim = width if f['kind']=='proportional' else c.int('rotary_dim') or (width//2 if own=='chatglm' else int(width*min(part,1)))
+    n = c.int('max_position_embeddings') or c.int('max_seq_len') or c.int('seq_length') or c.int('n_positions') or 8192
     original,factor = _number(f,'original_max_position_embeddings',c.int('original_max_position_embeddings') or n), _number(f,'factor',1)
-    rows = {'linear':n*factor, 'dynamic':n*factor, 'ntk':n*factor, 'yarn':original*factor, 'deepseek_yarn':original*factor, 'longrope':original+n}.get(f['kind'], n)
-    return Rope(dim, int(rows)*(4 if 'mrope_section' in f else 1), f"{_number(f,'rope_theta',10000):g}:{f['kind']}:{factor:g}")
+    rows = {'linear':n*factor, 'ntk':n*factor, 'yarn':original*factor, 'deepseek_yarn':original*factor, 'longrope':original+n}.get(f['kind'], n)
+    return Rope(dim, int(rows)*(4 if 'mrope_section' in f and not own.startswith(('qwen3_vl','qwen3_5')) else 1), f"{_number(f,'rope_theta',10000):g}:{f['kind']}:{factor:g}")
 
 def _scaling(c):
     f = _rope_facts(c, 'full_attention')
@@ -200,7 +201,7 @@ def attention(
     gate = 'gate' in h or c.flag('attn_output_gate') or c.flag('attention_output_gate')
     headgate = ('headgate' in h or c.flag('use_head_wise_attn_gate')) and c.need('hidden_size')*n
     base = dict(window=w if kind=='sliding_attention' else None, chunk=c.int('attention_chunk_size') if kind=='chunked_attention' else None, bias=qkv, out_bias=out, qk_norm=_qk_norm(c,h),
-                qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h else rope(c,d,kind), extra=int(headgate))
+                qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type')=='nope' else rope(c,d,kind), extra=int(headgate))
     kv = facts.pop('kv_heads', None) or _kv_heads(c, n)
     return Attention(n, kv, d, **{**base, **facts})
 
