@@ -109,9 +109,9 @@ def _pixtral(c, H, top):
 
 def _llama4(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
-    k,r,mid = (image//p)**2,c.real('pixel_shuffle_ratio') or .5,c.int('projector_output_dim') or c.int('vision_output_dim') or 4096
-    adapter = mlp(int(E/r**2), c.int('projector_input_dim') or 4096, mid, bias=False)
-    return _tower('image', c, blocks(n,E,I), ch*p*p*E + E + (k+1)*E + 4*E, adapter + mid*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
+    k,r,mid = (image//p)**2,c.real('pixel_shuffle_ratio') or .5,c.int('projector_output_dim') or 4096
+    adapter = mlp(I, c.int('projector_input_dim') or 4096, mid, bias=False)
+    return _tower('image', c, blocks(n,E,I), ch*p*p*E + E + (k+1)*E + 4*E, adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
 
 def _mllama(c, H, top):
     "Tiles with positions of their own, a second stack of gated global layers"
@@ -189,7 +189,7 @@ def _glm_asr(c, H, top):
 
 # %% ../nbs/11_towers.ipynb #c004
 _RECIPES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_encoder':_qwen25_vl, 'qwen3_vl':_qwen3_vl, 'qwen3_vl_moe':_qwen3_vl, 'qwen3_5':_qwen3_vl, 'qwen3_5_moe':_qwen3_vl, 'qwen3_omni_moe_vision_encoder':_qwen3_vl, 'qwen4_exp':_qwen3_vl,
-    'siglip_vision_model':_siglip, 'siglip2_vision_model':_siglip, 'clip_vision_model':_clip, 'gemma3':_gemma3, 'gemma4_vision':_gemma4, 'paligemma':_paligemma, 'pixtral':_pixtral, 'llama4_vision_model':_llama4, 'mllama_vision_model':_mllama,
+    'siglip_vision_model':_siglip, 'siglip2_vision_model':_siglip, 'clip_vision_model':_clip, 'gemma3':_gemma3, 'gemma4_vision':_gemma4, 'paligemma':_paligemma, 'pixtral':_pixtral, 'llama4_vision_model':_llama4, 'llama4':_llama4, 'mllama_vision_model':_mllama,
     'kimi_k25':_moonvit, 'kimi_k3':_moonvit, 'kimi_vl':_moonvit, 'moonvit':_moonvit, 'intern_vit_6b':_internvl, 'internvl_vision':_internvl, 'internvl_chat':_internvl, 'glm4v':_glm4v, 'glm4v_moe':_glm4v, 'glm4v_vision':_glm4v, 'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax,
     'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr}
 _FIRST = ('gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat')  # models whose own name decides: their encoder is a common one, their projector is not
