@@ -229,7 +229,7 @@ def ends(
     head,early = arch.head or arch.architecture in _POOLED, first or _everywhere(arch,_ALL)
     table = Matrix(arch.vocab if arch.architecture.startswith('Whisper') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
     cut = s.tp if arch.architecture.startswith(('Bert','Roberta','XLMRoberta','Gte','Nomic')) else 1  # their position table is a vocabulary, too
-    out = [_vector(arch.positions*s.hidden//cut + arch.embed_norms*norms)] if early else []
+    out = [_vector((round_up(arch.positions,64) if cut>1 else arch.positions)*s.hidden//cut + arch.embed_norms*norms)] if early else []
     if early and (ple := dict(arch.custom)).get('ple_width'): out += [Matrix(round_up(ple['ple_vocab'],64)//s.tp, ple['ple_width'])]
     if early or last and arch.tied and head: out += [table]
     if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
@@ -322,10 +322,18 @@ def _size(arch, device, engine): return _SIZES.get(resolve_dtype(engine.dtype, a
 
 def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if dict(arch.custom).get('ple_width') or any(_sparse(g.mixer) for g in arch.groups) else 0
 
+def _outside(arch, s):
+    "Parameters outside layers; the projection of per-layer inputs is divided"
+    ple = dict(arch.custom).get('ple_width',0)*arch.hidden
+    return arch.extra - ple + ple//s.tp
+
+_WHOLE_TOWERS = ('Gemma4',)  # encoders that run on the Transformers library's own modules
+
 def _towers(arch, engine, s, b):
     "Encoders beside the language model, divided where vLLM divides them"
     if engine.language_model_only: return 0
-    return sum(b*n//(s.tp if how=='tp' else 1) for t in arch.towers for how,n in (t.detail or (('all',t.params),)))
+    tp = 1 if arch.architecture.startswith(_WHOLE_TOWERS) else s.tp
+    return sum(b*(n//tp if how=='tp' else n) for t in arch.towers for how,n in (t.detail or (('all',t.params),)))
 
 @lru_cache(4096)
 def weight_bytes(
@@ -340,7 +348,7 @@ def weight_bytes(
     mine = stage_indices(arch,engine,pp_rank)
     encoder = _bytes([replace(m,copies=m.copies*g.n) for g in arch.encoder for m in layer(g,s)],None,None,b) if first else 0
     return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine),engine.vllm_version)
-            + encoder + b*arch.extra + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
+            + encoder + b*_outside(arch,s) + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
 
 # %% ../nbs/20_weights.ipynb #c037
 def _swizzled(m, b, old):
