@@ -17,8 +17,8 @@ from .units import ceil_div
 from .workloads import Requests, WorkloadProfile, requests
 
 # %% auto #0
-__all__ = ['SPREAD', 'Pool', 'pool', 'Server', 'turn', 'need', 'room', 'preempt', 'join', 'leave', 'release', 'done', 'fill',
-           'mixed', 'reap', 'stretch', 'lasts', 'Run', 'simulate', 'Percentiles', 'percentiles', 'Prediction',
+__all__ = ['ACCEPTED', 'SPREAD', 'Pool', 'pool', 'Server', 'turn', 'need', 'room', 'preempt', 'join', 'leave', 'release', 'done',
+           'fill', 'mixed', 'reap', 'stretch', 'lasts', 'Run', 'simulate', 'Percentiles', 'percentiles', 'Prediction',
            'summary', 'predict', 'spreads']
 
 # %% ../nbs/35_serving.ipynb #c006
@@ -346,8 +346,17 @@ def simulate(
     t = speed.table()
     shared = 0 if isinstance(workload,Requests) or not e.enable_prefix_caching else workload.prefix_tokens
     if not e.enable_prefix_caching: r = replace(r, cached=np.zeros(len(r),np.int64))
-    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens, e.max_num_seqs, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2)).serve(r)
+    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens, e.max_num_seqs, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2)).serve(_drafted(r, e))
     return _run(s, r, e, p, t, notes)
+
+ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # share of proposed tokens that are kept, each given the one before: what vLLM's spec-decode metrics print on chat, about
+
+def _drafted(r, e):
+    "Requests in steps, where a drafter makes a step yield several tokens"
+    s = e.speculative_config
+    if s is None: return r
+    a = ACCEPTED.get(s.method, .6)
+    return replace(r, output=1+np.ceil((r.output-1)/sum(a**i for i in range(s.num_speculative_tokens+1))).astype(np.int64))
 
 def _run(s, r, e, p, t, notes):
     "What a server did, as arrays"

@@ -6,18 +6,18 @@
 from __future__ import annotations
 import json
 from bisect import bisect_left
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from math import log
 from .kv_specs import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
-from .quant import Layout, Matrix as QuantMatrix, stored
+from .quant import Layout, Matrix, online, stored
 from .versions import release
 
 # %% auto #0
-__all__ = ['PUBLIC', 'either', 'Step', 'family', 'unit', 'Matrix', 'Routed', 'Look', 'Load', 'mixer_elements', 'load', 'Speed',
-           'architecture', 'efficiency', 'Clock', 'clock', 'step_time']
+__all__ = ['PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements', 'load',
+           'Speed', 'architecture', 'efficiency', 'Clock', 'clock', 'step_time']
 
 # %% ../nbs/33_step_time.ipynb #c006
 def either(
@@ -81,6 +81,14 @@ def family(
     if f=='mxfp4': return 'mxfp4'
     return 'w8a16' if l.bits>=8 else 'w4a16'
 
+def fused(
+    family:str,               # kernel family
+    capability:tuple[int,int],# the device's
+)->str:                       # 'fused', 'marlin', 'block', 'triton'
+    "Which kernels run a mixture of experts: one fused call on Blackwell in 4 bit, Marlin, DeepGEMM's blocks, or Triton"
+    if family in ('nvfp4','mxfp4') and capability[0]>=10: return 'fused'
+    return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin','fp8_block':'block'}.get(family,'triton')
+
 def unit(
     family:str,               # kernel family
     capability:tuple[int,int],# the device's
@@ -91,7 +99,7 @@ def unit(
 
 # %% ../nbs/33_step_time.ipynb #c015
 @dataclass(frozen=True, slots=True)
-class Matrix:
+class Weights:
     "Matrices of one family on one rank"
     family:str      # kernel family
     elements:float  # weights
@@ -120,7 +128,7 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Load:
     "What a step has to move and compute on one rank"
-    dense:tuple[Matrix,...]   # matrices that every token passes
+    dense:tuple[Weights,...]  # matrices that every token passes
     routed:tuple[Routed,...]  # experts
     looks:tuple[Look,...]     # attention
     state:float               # bytes of recurrent state of one request, all layers
@@ -195,15 +203,14 @@ def _looks(arch, e):
 # %% ../nbs/33_step_time.ipynb #c021
 def _layouts(arch, e):
     "Layouts of attention, feed-forward, experts and head"
-    q = arch.quant
-    if q is None: return (Layout('fp8',8,static=False),)*3+(None,) if e.quantization=='fp8' else (None,)*4
-    i = arch.n_layers//2
-    name = lambda tail: (f'model.layers.{i}.{tail}', f'language_model.model.layers.{i}.{tail}', f'model.language_model.layers.{i}.{tail}')
-    return q.layout(name('self_attn.o_proj')), q.layout(name('mlp.down_proj')), q.layout(name('mlp.experts.0.down_proj'),'experts'), q.layout(('lm_head','language_model.lm_head'),'head')
+    q = arch.quant or online(e.quantization)
+    if q is None: return (None,)*4
+    name = lambda tail: (f'layers.{arch.n_layers//2}.{tail}',)
+    return q.layout(name('self_attn.o_proj')), q.layout(name('mlp.down_proj')), q.layout(name('mlp.experts.0.down_proj'),'experts'), q.layout(('lm_head',),'head')
 
 def _matrix(layout, elements, capability):
     "Matrices of one layout"
-    return Matrix(family(layout, capability), elements, elements*stored(layout, QuantMatrix(4096,4096))/4096**2)
+    return Weights(family(layout, capability), elements, elements*stored(layout, Matrix(4096,4096))/4096**2)
 
 def _routed(f, g, h, layout, e, capability):
     "The experts of one group of layers"
@@ -246,14 +253,16 @@ def load(
     la,lf,lx,lh = _layouts(arch, e)
     dense = {}
     for g in gs:
-        router = Matrix('bf16', g.ffn.experts*h, 2*g.ffn.experts*h) if isinstance(g.ffn,MoE) else Matrix('bf16',0,0)
+        router = Weights('bf16', g.ffn.experts*h, 2*g.ffn.experts*h) if isinstance(g.ffn,MoE) else Weights('bf16',0,0)
         for m in (_matrix(la, mixer_elements(g.mixer,h,tp), cap), _matrix(lf, _ffn_elements(g.ffn,h,tp), cap), router):
-            a = dense.get(m.family, Matrix(m.family,0,0))
-            dense[m.family] = Matrix(m.family, a.elements+g.n*m.elements, a.bytes+g.n*m.bytes)
+            a = dense.get(m.family, Weights(m.family,0,0))
+            dense[m.family] = Weights(m.family, a.elements+g.n*m.elements, a.bytes+g.n*m.bytes)
     moe = [g for g in gs if isinstance(g.ffn,MoE)]
     states = [g for g in gs if isinstance(g.mixer,(Mamba,LinearAttention))]
     traffic = [(g.n*a,g.n*b) for g in gs for a,b in (_traffic(g,h,tp),)]
     head = _matrix(lh, arch.vocab*h/tp if arch.head else 0, cap)
+    draft = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
+    if draft: dense,head = {k:replace(m, bytes=m.bytes*(1+draft/arch.n_layers)) for k,m in dense.items()},replace(head, bytes=head.bytes*(1+draft))
     return Load(tuple(m for m in dense.values() if m.elements), tuple(_routed(g.ffn,g,h,lx,e,cap) for g in moe), _looks(arch,e),
                 2*sum(g.n*state_bytes(g.mixer,e) for g in states), sum(g.n*_scan(g.mixer,tp) for g in states), sum(a for a,_ in traffic), sum(b for _,b in traffic),
                 sum(g.n*(1-isinstance(g.mixer,NoMixer)+1-isinstance(g.ffn,NoFFN)) for g in gs)+1 if tp>1 else 0, 2*sum(g.n for g in moe) if e.data_parallel_size>1 else 0,
@@ -324,10 +333,13 @@ class Clock:
     launch:tuple         # seconds of launching a step without graphs, with piecewise graphs, with a full graph
     host:float           # per step
     host_seq:float       # per request
+    host_mixed:float     # per step with prompt tokens, on top
+    tile:float           # tokens to which a kernel pads what one expert gets, mean
     overlapped:bool      # asynchronous scheduling
     sizes:tuple          # captured batch sizes
     graph:tuple          # index into `launch` for a decode step and for a mixed one within the captured sizes
     stages:int           # pipeline stages
+    drafts:int=0         # tokens that a drafter proposes per step
 
     def parts(self, m, n, ctx, p, pctx, launch):
         "The fields of a `Step` for `m` tokens after padding, `n` decodes with `ctx` tokens in sight, `p` prompt tokens with `pctx` pairs"
@@ -336,13 +348,13 @@ class Clock:
             t = m*replicas
             touched = E*(1-(1-k/E)**t)/ranks
             busiest = touched+(2*log(ranks)*touched*(1-touched*ranks/E))**.5 if ranks>1 else touched
-            ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+8*busiest)
+            ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
         kv = at = 0.
         for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
         for s,limit in self.attention: at = at + s*(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4))
-        rows = n+(p>0)
+        rows = n*(1+self.drafts)+(p>0)
         return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m,
-                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n)
+                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0))
 
     def seconds(self, n, ctx, p=0, pctx=0.):
         "Seconds of a step"
@@ -352,7 +364,7 @@ class Clock:
 
     def shape(self, n, ctx, p=0, pctx=0.):
         "Arguments of `parts`: tokens after padding to a captured size, and what launching costs"
-        s,m,sizes = self.stages,n+p,self.sizes
+        s,m,sizes = self.stages,n*(1+self.drafts)+p,self.sizes
         inside = bool(sizes) and m<=sizes[-1]
         m = sizes[bisect_left(sizes,m)] if inside else m
         return (m if s==1 else max(1.,m/s)), (n if s==1 else n/s), ctx/s, p/s, pctx/s, self.launch[self.graph[p>0] if inside else 0]
@@ -363,18 +375,28 @@ _GRAPHS = {'NONE':(0,0), 'PIECEWISE':(1,1), 'FULL':(2,2), 'FULL_DECODE_ONLY':(2,
 def _link(t, device, tp):
     "Seconds of the smallest all-reduce, and of one byte in a large one"
     link = device.link
-    fast = link.kind=='nvlink' and link.bandwidth>1e11
+    bridge = link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name   # joins two cards
+    fast = link.kind=='nvlink' and not (bridge and tp>2)
     latency = t['reduce_nvlink'] if fast else t['reduce_pcie']*tp/2
-    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else min(link.bandwidth,63e9)*t['link_pcie']*2/tp)
+    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else device.pcie*t['link_pcie']*2/tp)
 
 def _host(t, device, e):
-    "Host seconds per step and per request"
+    "Host seconds per step, per request, and for a step with prompt tokens"
     era = t['host_v0'] if release(e.vllm_version)<(0,8,0) else t['host_v1_early'] if release(e.vllm_version)<(0,9,0) else 1.
     amd = t['host_amd'] if device.vendor!='NVIDIA' else 1.
     many = t['host_ranks'] if e.world_size>1 else 0.
-    return era*amd*(t['host']+many), era*t['host_seq']
+    return era*amd*(t['host']+many), era*t['host_seq'], era*amd*t['host_mixed']
 
 # %% ../nbs/33_step_time.ipynb #c031
+def _layers(l, t, d, e, whole):
+    "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
+    a = architecture(d)
+    old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
+    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
+    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers)
+    eager = t['launch_eager'] if e.enforce_eager else t['launch']
+    return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
+
 @lru_cache(1024)
 def clock(
     arch,              # `ModelArch`
@@ -397,15 +419,13 @@ def _clock(l, t, d, e):
     prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)
     latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
     la,lb = _link(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
-    host,seq = _host(t, d, e)
-    eager = t['launch_eager'] if e.enforce_eager else t['launch']
-    slow = t.get(f'layer@{architecture(d)}',1.)
+    launch,kernels = _layers(l, t, d, e, whole)
     return Clock(sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense), experts,
                  tuple((either(k.bytes/(bw*kv_eff), k.decode/(half*mla)), k.limit) for k in l.looks), tuple((k.prefill/prefill, k.limit) for k in l.looks),
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
                  l.reduces*latency+l.exchanges*la, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
-                 l.logits*t['sampler']/bw, whole*slow*(t['layer']*l.layers+t['moe_layer']*l.moe_layers+t['state_layer']*l.state_layers), (l.layers*eager, l.layers*t['launch_piecewise'], 0.),
-                 host, seq, bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size)
+                 l.logits*t['sampler']/bw, kernels, launch,
+                 *_host(t, d, e), t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0)
 
 # %% ../nbs/33_step_time.ipynb #c033
 def step_time(

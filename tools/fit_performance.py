@@ -1,0 +1,391 @@
+#!/usr/bin/env python
+"""Fit the coefficients of the step model to public measurements, and score them with whole sources left out.
+
+    python tools/fit_performance.py DATA --write          # coefficients -> vllm_tuner/data/performance.json
+    python tools/fit_performance.py DATA --score FILE     # leave-one-source-out figures -> a distilled scoreboard
+
+DATA holds `performance_corpus.jsonl`: one measured serving point per line (model, GPU, flags, workload, what was measured). The
+reader below says how each laboratory measured; what it cannot know (versions, numbers of prompts) it takes from the date or from
+the habit of the laboratory, never from the measurement.
+
+How the fit works: every point is simulated once with the present coefficients; the steps that the simulated server took are kept
+as a short list of (how often, decodes, tokens in sight, prompt tokens), weighted by how much each contributes to every metric. With
+that schedule frozen a metric is a smooth function of the coefficients, so a damped least-squares fit takes seconds. Simulate again,
+repeat until nothing moves. Coefficients are logarithms with a normal prior around kernel-level measurements; a robust loss keeps
+single odd points from steering.
+"""
+import argparse, json, re, sys, warnings
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+import numpy as np
+from vllm_tuner.devices import device
+from vllm_tuner.engine import Engine
+from vllm_tuner.flags import read_command
+from vllm_tuner.models import arch, catalogue
+from vllm_tuner.quant import quant
+from vllm_tuner.serving import simulate
+from vllm_tuner.step_time import PUBLIC, Speed, Step, _clock, _shipped, architecture, clock, fused, load
+from vllm_tuner.versions import release
+from vllm_tuner.workloads import Requests
+
+# ---------------------------------------------------------------- reading a record
+
+CONFIGS = {'fp8':{'quant_method':'fp8','activation_scheme':'dynamic'}, 'fp8-block':{'quant_method':'fp8','activation_scheme':'dynamic','weight_block_size':[128,128]},
+           'awq':{'quant_method':'awq','bits':4,'group_size':128}, 'int4':{'quant_method':'gptq','bits':4,'group_size':128}, 'nvfp4':{'quant_method':'modelopt','quant_algo':'NVFP4'},
+           'int8':{'quant_method':'compressed-tensors','config_groups':{'g':{'targets':['Linear'],'weights':{'num_bits':8,'type':'int','strategy':'channel'},'input_activations':{'num_bits':8,'type':'int','dynamic':True}}}}}
+STORED = {'fp8':'fp8','fp8-dynamic':'fp8','fp8-static':'fp8','fp8-block':'fp8-block','awq-int4':'awq','int4-w4a16':'int4','autoround-int4':'int4','gptq-int4':'int4','nvfp4':'nvfp4','int8-w8a8':'int8','fp8/int8-w8a8':'fp8-block','mxfp4':'mxfp4','bf16':'','fp16':'','':''}
+ALIASES = {'zai-org/glm-4.6':'zai-org/GLM-4.5', 'stepfun-ai/step-3.5-flash':'stepfun-ai/Step-3.7-Flash', 'huggyllama/llama-7b':'meta-llama/Llama-2-7b-hf', 'deepseek-coder-v2-lite':'deepseek-ai/DeepSeek-V2-Lite', '8b-class model':'meta-llama/Llama-3.1-8B', '7b model':'meta-llama/Llama-2-7b-hf'}
+SUFFIX = re.compile(r'[-_](awq|int4|int8|4bit|8bit|fp8|nvfp4|fp4|bf16|dynamic|static|w4a16|w8a8|autoround|gptq|block|quantized|instruct|it|hf|chat)$', re.I)
+
+@lru_cache(1)
+def tails():
+    "Catalogue ids by the end of their name"
+    out = {}
+    for i in sorted(catalogue(), key=len): out.setdefault(i.split('/')[-1].lower().removeprefix('meta-'), i)
+    return out
+
+@lru_cache(None)
+def base(name):
+    "The checkpoint behind the name of a re-release"
+    low = name.lower()
+    for k,v in ALIASES.items():
+        if k in low: return arch(v)
+    try: return arch(name)
+    except ValueError: pass
+    tail = low.split('/')[-1].removeprefix('meta-').split(' ')[0]
+    while True:
+        for t in (tail, 'nvidia-'+tail):
+            if t in tails(): return arch(tails()[t])
+        hits = [v for k,v in tails().items() if k.startswith(tail+'-')]
+        if hits: return arch(hits[0])
+        short = SUFFIX.sub('', tail)
+        if short==tail: raise ValueError(f'no architecture for {name}')
+        tail = short
+
+@lru_cache(None)
+def model(name, q):
+    "Architecture with the quantisation that the record states"
+    a,want = base(name), STORED.get(q or '', '')
+    form = lambda x: (x.quant.experts or x.quant.linear).form if x.quant and (x.quant.experts or x.quant.linear) else ''
+    have = form(a)
+    if q is None or want=='mxfp4' and have=='mxfp4' or want.startswith('fp8') and have=='fp8' or want in ('int4','awq') and have in ('packed','gptq','awq') or want=='nvfp4' and have=='nvfp4' or not want and not have: return a
+    if want=='nvfp4':
+        tail = a.name.split('/')[-1].lower()+'-nvfp4'
+        if tail in tails(): return arch(tails()[tail])
+    return replace(a, quant=quant({'quantization_config':CONFIGS[want]}) if want else None)
+
+RELEASES = (('2025-03','0.8.2'),('2025-05','0.8.5'),('2025-07','0.9.2'),('2025-09','0.10.2'),('2025-11','0.11.0'),('2025-12','0.12.0'),('2026-01','0.13.0'),('2026-02','0.15.1'),('2026-03','0.17.0'),('2026-04','0.18.0'),('2026-05','0.19.0'))
+HABITS = {'aurotripathy':'0.8.3', 'cloudrift':'0.11.0', 'vllm-perf-CI':'0.7.3', 'databasemart-A40':'0.7.3', 'LLM-Inference-Bench':'0.6.1', 'vllm#15322':'0.8.2', 'vllm#359':'0.2.0', 'e2e-A30-V100':'0.6.6'}  # where only the time of the test is known
+
+def version(r):
+    "The version stated, else the newest release at the date of the test, else what the laboratory used"
+    m = re.match(r'[~v]*(\d+\.\d+(?:\.\d+)?)', r['vllm_version'] or '')
+    if m: return m[1] if m[1].count('.')==2 else m[1]+'.0'
+    if r['repo_group'] in HABITS: return HABITS[r['repo_group']]
+    d = re.search(r'measured=(\d{4}-\d\d)', r['evidence'] or '')
+    if d: return next((v for day,v in RELEASES if d[1]<day), '0.19.0')
+    return '0.11.0'
+
+def gpu(r):
+    "The device; a power limit lowers the clock of its arithmetic"
+    name = re.sub(r'-unspecified', '', r['gpu'])
+    if r['repo_group']=='aurotripathy' and name.startswith('H100'): name = 'H100-PCIe'  # reference/performance.md: behaves like the PCIe card
+    d = device(re.sub(r'-(\d+)GB(-SXM)?$', r' \1GB\2', name) if name not in ('H100-PCIe',) else name)
+    watts = re.search(r'power limit (\d+) W', r['notes'] or '')
+    if watts and d.name=='RTX-3090':
+        f = (float(watts[1])/350)**.5
+        d = replace(d, bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None)   # 'PCIe 3090s'
+    return d
+
+def engine(r, a, d):
+    "The flags: those of the record, then those of its command line"
+    kw = dict(vllm_version=version(r), pipeline_parallel_size=r['pp'] or 1, enable_expert_parallel=bool(r['ep']))
+    for k in ('max_num_seqs','max_num_batched_tokens','max_model_len'):
+        if r[k]: kw[k] = int(r[k])
+    if r['kv_cache_dtype']=='fp8' or r['repo_group']=='InferenceX-silicon' and d.capability[0]==10: kw['kv_cache_dtype'] = 'fp8'
+    if r['enforce_eager']: kw['enforce_eager'] = True
+    if r['prefix_caching'] is not None: kw['enable_prefix_caching'] = r['prefix_caching']
+    elif r['repo_group'].startswith('InferenceX'): kw['enable_prefix_caching'] = False
+    cmd = r['server_cmd'] or ''
+    for flag,key,kind in (('async-scheduling','async_scheduling',bool),('gpu-memory-utilization','gpu_memory_utilization',float),('performance-mode','performance_mode',str),('kv-cache-dtype','kv_cache_dtype',str),('max-num-batched-tokens','max_num_batched_tokens',int),('language-model-only','language_model_only',bool)):
+        m = re.search(rf'--{flag}[= ]?([\w.]*)', cmd)
+        if m: kw[key] = True if kind is bool else kind(m[1])
+    if 'speculative-config' in cmd and 'mtp' in cmd: kw['speculative_config'] = dict(method='mtp', num_speculative_tokens=1)
+    n = r['gpu_count'] or r['tp'] or 1
+    tp = r['tp'] or 1
+    if not r['tp']:
+        from vllm_tuner.weights import weight_bytes
+        while tp<n and weight_bytes(a, d, Engine(tensor_parallel_size=tp, **kw))>.8*d.memory: tp *= 2
+    if r['ep'] and (r['dp'] or 1)>1 and n==tp: tp = max(1,n//r['dp'])   # its 'tp' counts all GPUs: attention is data parallel
+    dp = r['dp'] or (max(1, n//(tp*kw['pipeline_parallel_size'])) if not r['tp'] else 1)
+    replicas = min(dp, int(r['max_concurrency'] or dp)) if dp>1 and not r['ep'] else 1   # independent servers behind a balancer; as many as have work
+    if replicas!=dp and not r['ep']: dp = replicas
+    return Engine(tensor_parallel_size=tp, data_parallel_size=dp//replicas, **kw), replicas
+
+def lengths(rng, mean, n, kind):
+    "Lengths of `n` prompts or answers"
+    if kind=='sharegpt': x = np.clip(rng.exponential(mean, n), 4, 6*mean); return np.maximum(1, np.round(x*mean/x.mean())).astype(int)
+    if kind=='ratio': return rng.integers(int(.8*mean), int(mean)+1, n)          # benchmark_serving --random-range-ratio 0.8
+    if kind=='narrow': return np.maximum(1, np.round(mean*rng.uniform(.888,1.112,n))).astype(int)
+    return np.full(n, max(1,round(mean)))
+
+def workload(r, replicas):
+    "The requests of one server, in order of arrival"
+    w,lab = r['workload'],r['repo_group']
+    name = w['dataset']
+    i,o = w['input_len'],w['output_len']
+    if 'OpenOrca' in name: i,o = i or 294.,o or 294.                 # means of the MLPerf set
+    if 'sharegpt 200' in name: i,o = 215.,200.
+    if not i or not o: raise ValueError('lengths unknown')
+    users = int(r['max_concurrency']) if r['max_concurrency'] else None
+    rate = float(r['request_rate']) if re.fullmatch(r'[\d.]+', str(r['request_rate'])) else None
+    n = int(w['num_prompts'] or (min(2000, 60*rate) if rate else 4*users if users else 1000))
+    if lab=='gpustack-perf-lab' and rate and not users and rate<=8: users,rate = int(rate),None   # its 'request rate 4' rows run four at a time
+    if r['request_rate']=='Offline': n = 2000
+    n = max(1, min(n,5000)//replicas); users = max(1,users//replicas) if users else None; rate = rate/replicas if rate else None
+    rng = np.random.default_rng(0)
+    kind = 'sharegpt' if 'sharegpt' in name or 'OpenOrca' in name or 'multi-turn' in name else 'ratio' if name.startswith('random (InferenceX') else 'narrow' if 'ratio 0.8' in name or 'blog' in lab else ''
+    inp,out = lengths(rng,i,n,'narrow' if 'multi-turn' in name else kind),lengths(rng,o,n,'narrow' if 'multi-turn' in name else kind)
+    arrive = np.cumsum(rng.exponential(1/rate, n)) if rate else np.zeros(n)
+    hit = np.zeros(n,int)
+    if 'multi-turn' in name: hit = (.85*inp).astype(int)              # later turns find their history
+    if name=='sonnet': hit = np.where(np.arange(n)>0, np.minimum(200,inp-1), 0)   # the set's shared prefix
+    if lab=='4x3090': hit = np.where(np.arange(n)>0, np.maximum(0,inp-16), 0)     # one fixed prompt, cached after its first use
+    return Requests(arrive-arrive[0], inp, out, hit, users)
+
+METRICS = {'tpot':(('mean_tpot_ms','tpot_mean'),('median_tpot_ms','tpot_p50'),('mean_itl_ms','itl_mean'),('median_itl_ms','itl_p50')), 'ttft':(('mean_ttft_ms','ttft_mean'),('median_ttft_ms','ttft_p50')),
+           'out':(('output_tok_s','out'),), 'e2e':(('mean_e2e_ms','e2e_mean'),('median_e2e_ms','e2e_p50'))}
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    "One measured point, ready to simulate"
+    id:str
+    source:str
+    lab:str
+    record:dict
+    arch:object
+    device:object
+    engine:object
+    replicas:int
+    requests:Requests
+    measured:tuple   # (metric, statistic, value)
+
+def case(r):
+    "A record as a case"
+    a,d = model(r['model'], r['quant']),gpu(r)
+    e,replicas = engine(r, a, d)
+    got = tuple((m,s,r['measured'][k]) for m,ks in METRICS.items() for k,s in [next(((k,s) for k,s in ks if r['measured'].get(k)), (None,None))] if k)
+    return Case(r['id'], r['source_id'], r['repo_group'], r, a, d, e.resolve(a, d), replicas, workload(r, replicas), got)
+
+def wanted(r):
+    "V1 engine, NVIDIA, nothing flagged"
+    if r['quality_flags'] or not r['gpu'] or r['gpu'].startswith(('MI','Gaudi','TPU')): return False
+    return release(version(r))>=(0,8,0)
+
+def read(folder):
+    "Cases of the corpus, and why others are none"
+    cases,refused = [],[]
+    for line in Path(folder,'performance_corpus.jsonl').open():
+        r = json.loads(line)
+        if not wanted(r): continue
+        try: cases.append(case(r))
+        except Exception as ex: refused.append((r['id'], f'{type(ex).__name__}: {ex}'))
+    return cases,refused
+
+# ---------------------------------------------------------------- a metric as a function of the coefficients
+
+def statistic(run, s, replicas=1):
+    "One statistic of a run; ms, or tokens per second"
+    if s=='out': return replicas*run.replicas*run.output.sum()/(run.finish.max()-run.arrival.min())
+    if s.startswith('itl'):
+        g,w = run.gaps(); o = np.argsort(g); c = np.cumsum(w[o])
+        return 1e3*((g*w).sum()/w.sum() if s=='itl_mean' else g[o][np.searchsorted(c, c[-1]/2)])
+    x = {'tpot':run.tpot,'ttft':run.ttft,'e2e':run.e2e}[s.split('_')[0]]
+    return 1e3*float(x.mean() if s.endswith('mean') else np.median(x))
+
+@dataclass
+class Frozen:
+    "A simulated case: its steps, and what each weighs in every statistic"
+    case:Case
+    rows:np.ndarray    # tokens after padding, decodes, tokens in sight, prompt tokens, pairs; one row per kind of step
+    launch:np.ndarray  # index into `Clock.launch`
+    weights:dict       # statistic -> how often each row counts
+    const:dict         # statistic -> what does not depend on steps: (seconds, api, api tokens)
+    scale:dict         # statistic -> simulated over linear
+    sim:dict           # statistic -> simulated value
+    run:object=None
+
+def freeze(c, speed):
+    "Simulate a case and keep its schedule"
+    run = simulate(c.arch, c.device, c.engine, c.requests, speed=speed)
+    s = run.steps
+    k,d,n,ctx,p,pctx,wait,inv = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9]
+    cl = clock(c.arch, c.device, c.engine, speed)
+    sizes = np.array(cl.sizes or (0,))
+    tok = n+p
+    inside = tok<=sizes[-1]
+    idx = np.where(inside, np.where(p>0, cl.graph[1], cl.graph[0]), 0)
+    m = np.where(inside, sizes[np.minimum(np.searchsorted(sizes,tok),len(sizes)-1)], tok)
+    key = np.stack([p>0, np.round(3*np.log2(n+1)), np.round(2*np.log2(p+1)), np.round(2*np.log2(ctx/np.maximum(n,1)+1)), idx],1)
+    _,inv_ix = np.unique(key, axis=0, return_inverse=True); inv_ix = inv_ix.ravel()
+    add = lambda x: np.bincount(inv_ix, x)
+    K = add(k); avg = lambda x: add(k*x)/K
+    S = cl.stages
+    rows = np.stack([np.maximum(1,avg(m)/S) if S>1 else avg(m), avg(n)/S, avg(ctx)/S, avg(p)/S, avg(pctx)/S], 1)
+    N,N2 = len(run.arrival), max(1,(run.output>1).sum())
+    pure = (p==0)|(n==0)
+    raw = {'tpot':k*inv/N2, 'itl':k*n/max(1,(k*n).sum()), 'itlp':np.where(pure,k*n,0)/max(1,(k*n*pure).sum()), 'ttft':k*wait/N, 'out':k, 'e2e':k*(wait+n)/N}
+    raw = {a:add(w) for a,w in raw.items()}
+    f = Frozen(c, rows, avg(idx).round().astype(int), {}, {}, {}, {}, run)
+    span = run.finish.max()-run.arrival.min(); N_in = float(run.input.mean())
+    for _,st,_v in c.measured:
+        kind = 'itlp' if st=='itl_p50' else st.split('_')[0]
+        w = raw[kind]
+        f.weights[st] = w
+        f.const[st] = (1.,N_in) if kind in ('ttft','e2e') else (0.,0.)
+        f.sim[st] = statistic(run, st, c.replicas)
+        if kind=='out': f.scale[st] = (c.replicas*run.replicas*run.output.sum(), span-(w*avg(d/k)).sum())
+    return f
+
+class Bench:
+    "All frozen cases, evaluated together"
+    def __init__(self, frozen, table):
+        self.frozen = frozen
+        self.items = [(f,m,st,v) for f in frozen for m,st,v in f.case.measured]
+        groups = defaultdict(list)
+        for f in frozen: groups[(f.case.arch,f.case.device,f.case.engine)].append(f)
+        self.groups = [(load(*k),k[1],k[2],fs,np.concatenate([f.rows for f in fs]).T,np.concatenate([f.launch for f in fs])) for k,fs in groups.items()]
+        base = self.times(table)
+        for f in frozen:
+            for st,w in f.weights.items():
+                if st=='out': continue
+                a,b = f.const[st]
+                lin = (w*base[id(f)]).sum()+a*table['api']+b*table['api_token']
+                f.scale[st] = f.sim[st]/max(1e-12,lin)
+        self.index = defaultdict(list)
+        for j,(f,*_) in enumerate(self.items): self.index[id(f)].append(j)
+    def times(self, table, only=None):
+        "Seconds of every row of every case, or of those of some groups"
+        out = {}
+        for l,d,e,fs,rows,launch in (self.groups if only is None else [self.groups[g] for g in only]):
+            c = _clock(l, table, d, e)
+            t = Step(*c.parts(*rows, np.array(c.launch)[launch]), c.overlapped).total
+            i = 0
+            for f in fs: out[id(f)] = t[i:i+len(f.rows)]; i += len(f.rows)
+        return out
+    def predict(self, table, only=None, out=None):
+        "Every measured statistic, or again those of some groups"
+        t = self.times(table, only)
+        todo = range(len(self.items)) if only is None else [j for g in only for f in self.groups[g][3] for j in self.index[id(f)]]
+        out = np.empty(len(self.items)) if out is None else out.copy()
+        for j in todo:
+            f,_,st,_v = self.items[j]
+            x = (f.weights[st]*t[id(f)]).sum()
+            if st=='out': tot,gap = f.scale[st]; out[j] = tot/(x+gap)
+            else: a,b = f.const[st]; out[j] = f.scale[st]*(x+a*table['api']+b*table['api_token'])
+        return out
+
+def figures(items, pred):
+    "Median and 90th percentile of the absolute error by metric, and the median over laboratories"
+    out = {}
+    for metric in ('tpot','out','ttft','e2e'):
+        rows = [(f.case.lab, abs(p/v-1)) for (f,m,_,v),p in zip(items,pred) if m==metric]
+        if not rows: continue
+        e = np.array([x for _,x in rows]); labs = defaultdict(list)
+        for lab,x in rows: labs[lab].append(x)
+        out[metric] = (len(e), float(np.median(e)), float(np.quantile(e,.9)), float(np.median([np.median(v) for v in labs.values()])))
+    return out
+
+def show(title, fig):
+    print(title, '  '.join(f'{m}: n={n} median {a:.1%} p90 {b:.1%} labs {c:.1%}' for m,(n,a,b,c) in fig.items()), flush=True)
+
+# ---------------------------------------------------------------- fitting
+
+SIGMA = {'tpot':.10, 'out':.15, 'ttft':.30, 'e2e':.15}   # what a metric may be off
+DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.2),('expert_read:{f}@{a}',.3),('expert_math:{f}@{a}',.35),('kv@{a}',.08),('attention@{a}',.25),('layer@{a}',.25),('moe_layer:{k}',.25),('moe_layer:{k}@{a}',.35),('gpu@{g}',.05))
+
+def parameters(bench):
+    "Names, prior values and standard deviations: the shipped ones, and the deviations that the data can speak about"
+    names = {k:(v['prior'],v['sd'],v['what']) for k,v in _shipped()['coefficients'].items() if not v.get('deviation')}
+    for l,d,e,*_ in bench.groups:
+        a = architecture(d)
+        fams = [('dense',m.family) for m in l.dense]+[('expert',r.family) for r in l.routed]
+        for pattern,sd in DEVIATIONS:
+            for kind,f in fams:
+                if kind=='dense' and pattern.startswith(('expert','moe')): continue
+                names.setdefault(pattern.format(f=f,k=fused(f,d.capability),a=a,g=d.name), (1.,sd,'deviation'))
+    return names
+
+class Fit:
+    "Damped robust least squares over logarithms"
+    def __init__(self, bench, names=None, alpha=.5):
+        self.bench,self.names = bench,names or parameters(bench)
+        self.keys = list(self.names)
+        self.prior = np.log([self.names[k][0] for k in self.keys]); self.sd = np.array([self.names[k][1] for k in self.keys])
+        count = Counter((f.case.source,m) for f,m,_,_ in bench.items)
+        self.y = np.log([v for *_,v in bench.items])
+        self.s = np.array([SIGMA[m]*count[f.case.source,m]**(alpha/2) for f,m,_,_ in bench.items])
+        self.source = np.array([f.case.source for f,*_ in bench.items]); self.lab = np.array([f.case.lab for f,*_ in bench.items])
+        self.metric = np.array([m for _,m,_,_ in bench.items])
+    def table(self, x): return dict(zip(self.keys, np.exp(self.prior+x)))
+    def model(self, x): return np.log(self.bench.predict(self.table(x)))
+    def jacobian(self, x, f0, h=.01):
+        "By differences; only the groups that a coefficient touches are computed again"
+        J,p0 = np.zeros((len(f0),len(x))),np.exp(f0)
+        if not hasattr(self,'touch'): self.touch = self.dependencies(x)
+        for j in range(len(x)):
+            z = x.copy(); z[j] += h; J[:,j] = (np.log(self.bench.predict(self.table(z), self.touch[j], p0))-f0)/h
+        return J
+    def dependencies(self, x):
+        "Which groups each coefficient touches"
+        clocks = lambda z: [_clock(l, self.table(z), d, e) for l,d,e,*_ in self.bench.groups]
+        base,out = clocks(x),[]
+        for j,k in enumerate(self.keys):
+            z = x.copy(); z[j] += .5
+            out.append(list(range(len(base))) if k.startswith('api') else [g for g,(a,b) in enumerate(zip(base,clocks(z))) if a!=b])
+        return out
+    def step(self, J, r, x, keep, damp=0.):
+        "One Gauss-Newton step with soft weights"
+        t = np.abs(r)/np.array([SIGMA[m] for m in self.metric])
+        w = keep/(self.s**2*np.sqrt(1+(t/2)**2))
+        A = J.T@(J*w[:,None])+np.diag((1+damp)/self.sd**2); g = -J.T@(w*r)-x/self.sd**2
+        return np.linalg.solve(A,g)
+    def solve(self, x=None, rounds=8, keep=None, log=False):
+        x = np.zeros(len(self.keys)) if x is None else x.copy(); keep = np.ones(len(self.y)) if keep is None else keep
+        loss = lambda r,x: (keep*(2*SG**2*4*(np.sqrt(1+(r/SG/2)**2)-1))/self.s**2).sum()+(x**2/self.sd**2).sum()
+        SG = np.array([SIGMA[m] for m in self.metric])
+        f = self.model(x); best = loss(f-self.y,x)
+        for it in range(rounds):
+            J = self.jacobian(x,f)
+            d = self.step(J,f-self.y,x,keep)
+            for a in (1.,.5,.25,.1):
+                f2 = self.model(x+a*d); l2 = loss(f2-self.y,x+a*d)
+                if l2<best: break
+            else: break
+            x,f,gain,best = x+a*d,f2,best-l2,l2
+            if log: print(f'  round {it}: loss {best:.1f} (step {a})', flush=True)
+            if gain<.002*best: break
+        self.J = J
+        return x
+    def without(self, x, mask, steps=3):
+        "The solution when the rows in `mask` had not been there, from the Jacobian at the full solution"
+        keep = (~mask).astype(float); f0,z = self.model(x),x.copy()
+        for _ in range(steps): z = z+self.step(self.J, f0+self.J@(z-x)-self.y, z, keep)
+        return z
+
+def write(path, fit, x, about):
+    "The coefficients as the product reads them"
+    t = fit.table(x)
+    shipped = _shipped()
+    out = {'about':about, 'source':'tools/fit_performance.py', 'kernels':shipped.get('kernels',''), 'coefficients':{}}
+    for k in fit.keys:
+        prior,sd,what = fit.names[k]
+        if what.startswith('deviation') and abs(np.log(t[k]/prior))<.01: continue
+        out['coefficients'][k] = {'value':float(f'{t[k]:.4g}'), 'prior':prior, 'sd':sd, 'what':what, **({'deviation':True} if what.startswith('deviation') else {})}
+    for k in ('spread',):
+        if k in shipped: out[k] = shipped[k]
+    rows = ',\n'.join(f'  {json.dumps(k)}: {json.dumps(v)}' for k,v in out['coefficients'].items())
+    head = {k:v for k,v in out.items() if k!='coefficients'}
+    Path(path).write_text(json.dumps(head, indent=1)[:-2]+',\n "coefficients": {\n'+rows+'\n }\n}\n')
