@@ -104,8 +104,8 @@ def _pixtral(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
     s = top.get('spatial_merge_size') or 1
     side = -(-image//(p*s))
-    projector = (E + E*E*s*s if s>1 else 0) + mlp(E,H,H,bias=bool(top.get('multimodal_projector_bias', s==1)))
-    return _tower('image', c, blocks(n,E,I,True,False,False,False,norm_bias=False), ch*p*p*E + E + (E if s>1 else 0)*0, projector, tokens=side*(side+1), patches=(image//p)**2)
+    merging,projector = (E + E*E*s*s if s>1 else 0), mlp(E,H,H,bias=bool(top.get('multimodal_projector_bias', s==1)))
+    return _tower('image', c, blocks(n,E,I,True,False,False,False,norm_bias=False), ch*p*p*E + E + merging, projector, tokens=side*(side+1), patches=(image//p)**2)
 
 def _llama4(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
@@ -128,7 +128,7 @@ def _moonvit(c, H, top):
     m = E*(merge[0]*merge[1] if isinstance(merge,(list,tuple)) and len(merge)==2 else 4)
     pos = (c.int('init_pos_emb_height') or 64)*(c.int('init_pos_emb_width') or 64)*E
     fast = c.config.get('norm_type')=='rmsnorm'
-    return _tower('image', c, blocks(n,E,I,norm_bias=not fast), ch*p*p*E + E + pos + 4*E, mlp(m,m,H), tokens=4096, patches=16384)
+    return _tower('image', c, blocks(n,E,I,norm_bias=not fast), ch*p*p*E + E + pos + 4*E + mlp(m,m,H), tokens=4096, patches=16384)
 
 def _internvl(c, H, top):
     "Layer scales beside the norms; pixel shuffle makes one token of four patches"
@@ -137,7 +137,7 @@ def _internvl(c, H, top):
     bias = c.flag('qkv_bias') or c.flag('attention_bias')
     rms = c.config.get('norm_type')=='rms_norm'
     tiles = (top.get('max_dynamic_patch') or 12)+1
-    return _tower('image', c, blocks(n,E,I,qkv_bias=bias,norm_bias=not rms,extra=2*E+(2*E if qk else 0)), ch*p*p*E + E + (k+1)*E + E + 2*m, mlp(m,H,H), tokens=k//4*tiles, patches=(k+1)*tiles)
+    return _tower('image', c, blocks(n,E,I,qkv_bias=bias,norm_bias=not rms,extra=2*E+(2*E if qk else 0)), ch*p*p*E + E + (k+1)*E + E + 2*m + mlp(m,H,H), tokens=k//4*tiles, patches=(k+1)*tiles)
 
 def _glm4v(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
@@ -161,7 +161,7 @@ def _step(c, H, top):
 def _idefics3(c, H, top):
     parts,fixed,k = _vit(c, H, top)
     s = top.get('scale_factor') or 2
-    return _tower('image', c, parts, fixed, _facts(c)[1]*s*s*H, tokens=k//s**2*17, patches=k*17)
+    return _tower('image', c, parts, fixed + _facts(c)[1]*s*s*H, tokens=k//s**2*17, patches=k*17)
 
 # %% ../nbs/11_towers.ipynb #c017
 def whisper_encoder(
@@ -176,11 +176,11 @@ def whisper_encoder(
 def _voxtral(c, H, top):
     parts,fixed = whisper_encoder(c)
     n,E,I,*_ = _facts(c)
-    return _tower('audio', c, parts, fixed, mlp(c.int('intermediate_size') or 4*E,H,H,bias=False), tokens=375, patches=1500)
+    return _tower('audio', c, parts, fixed + mlp(c.int('intermediate_size') or 4*E,H,H,bias=False), tokens=375, patches=1500)
 
 def _qwen2_audio(c, H, top):
     parts,fixed = whisper_encoder(c)
-    return _tower('audio', c, parts, fixed, mlp(_facts(c)[1],H), tokens=750, patches=1500)
+    return _tower('audio', c, (0,sum(parts)), fixed + mlp(_facts(c)[1],H), tokens=750, patches=1500)
 
 def _glm_asr(c, H, top):
     n,E,I,*_ = _facts(c)
