@@ -5,21 +5,26 @@
 # %% ../nbs/61_explorers.ipynb #c002
 from __future__ import annotations
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 import ipywidgets as W
 import traitlets as T
-from .style import BLUE, GREY, ORANGE, PURPLE
+from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, esc
 from .svg import gantt, lines
 from .units import real, show_time
-from .views import Control, VIEWS, command, engine_controls, facts, finding_list, headline, message, nouns, safe, serve_line, steps
+from .views import Control, VIEWS, command, engine_controls, facts, finding_list, grid, headline, message, nouns, safe, serve_line, steps
+from .devices import node, nodes
+from .models import arch
 from .workloads import from_lengths
 from .serving import simulate, summary
 from .validation import check
+from .cluster import layouts
 
 # %% auto #0
-__all__ = ['TABS', 'workload_controls', 'workload_view', 'widget', 'Explorer', 'memory_explorer', 'tradeoff_explorer',
-           'workload_explorer', 'log_explorer', 'app', 'explore']
+__all__ = ['TABS', 'workload_controls', 'workload_view', 'cluster_controls', 'frontier', 'cluster_view', 'widget', 'Explorer',
+           'memory_explorer', 'tradeoff_explorer', 'workload_explorer', 'cluster_explorer', 'log_explorer', 'app',
+           'explore']
 
 # %% ../nbs/61_explorers.ipynb #c005
 @lru_cache(1)
@@ -68,10 +73,59 @@ def workload_view(
     rows = [('saturates at',f'{top:,.1f} requests/s'), ('requests in the batch',f'{p.concurrency:,.1f} on average'), ('cache in use',f'{p.kv_use:.0%}'), ('preemptions',f'{p.preemptions:,}'), ('whole answer',f'{p.e2e_ms.p50/1e3:,.2f} s (median)')]
     now = (('now',rate),) if rates and rates[0]<=rate<=rates[-1] else ()
     axis = [k for k,v in enumerate(firsts) if v<50*ttft]
-    return (headline(title) + _timeline(run) + lines([('first token, p90',[rates[k] for k in axis],[firsts[k] for k in axis],ORANGE)], 'requests per second', 'ms', 'time to first token against rate', limits=(('limit',ttft),), marks=now, logy=True, height=200)
-            + lines([('each next token, p90',rates,nexts,PURPLE)], 'requests per second', 'ms', 'time per token against rate', limits=(('limit',tpot),), marks=now, height=200) + facts(rows) + ''.join(message(n) for n in run.notes) + command(serve_line(state['model'],e)))
+    charts = lambda *xs: '<div style="display:flex;flex-wrap:wrap;gap:.5em 1.5em">' + ''.join(f'<div style="flex:1 1 24em;max-width:40em">{x}</div>' for x in xs) + '</div>'
+    return (headline(title) + _timeline(run) + charts(lines([('first token, p90',[rates[k] for k in axis],[firsts[k] for k in axis],ORANGE)], 'requests per second', 'ms', 'time to first token against rate', limits=(('limit',ttft),), marks=now, logy=True, height=200),
+            lines([('each next token, p90',rates,nexts,PURPLE)], 'requests per second', 'ms', 'time per token against rate', limits=(('limit',tpot),), marks=now, height=200)) + facts(rows) + ''.join(message(n) for n in run.notes) + command(serve_line(state['model'],e)))
 
 # %% ../nbs/61_explorers.ipynb #c008
+@lru_cache(1)
+def cluster_controls()->tuple[Control,...]:
+    "The settings of a cluster"
+    own = {c.name:c for c in engine_controls()}
+    load = {c.name:c for c in workload_controls()}
+    return (replace(own['model'], value='meta-llama/Llama-3.1-70B-Instruct'), Control('node','Node','choice','HGX-H100', tuple((n.name,n.name) for n in nodes()), 'Kind of machine'),
+            Control('nodes','Nodes','steps','1', steps((1,2,4,8,16)), 'How many of them'), load['input_len'], load['output_len'], load['rate'], load['ttft'], load['tpot'],
+            Control('objective','Objective','choice','score', tuple((o,o) for o in ('score','throughput','latency','goodput','cost')), 'What ranks the layouts'))
+
+@lru_cache(64)
+def _layouts(model, machine, n, lengths, rate, objective, limits):
+    "Every layout, ranked"
+    state = dict(zip(('input_len','output_len'), lengths))
+    w = _asked(state, rate, 120)
+    return layouts(arch(model), [(node(machine),n)], w, objective=objective, slo=dict(zip(('ttft_ms.p90','tpot_ms.p90'),limits)))
+
+def frontier(
+    points, # (x, y), smaller is better in both
+)->list:    # ascending in x, descending in y
+    "The points that no other beats in both directions"
+    out = []
+    for x,y in sorted(points):
+        if not out or y<out[-1][1]: out.append((x,y))
+    return out
+
+def cluster_view(
+    **state, # setting -> text, see `cluster_controls`
+)->str:      # HTML
+    "Layouts of a model over nodes, and what they cost"
+    state = {c.name:c.value for c in cluster_controls()} | state
+    found = _layouts(state['model'].strip(), state['node'], int(state['nodes']), (state['input_len'],state['output_len']), real(state['rate'],'rate',1e-3), state['objective'], tuple(real(state[k],k,1e-3) for k in ('ttft','tpot')))
+    good = [l for l in found if l.prediction is not None and not l.refused]
+    if not good: return headline('No layout works') + ''.join(message(f'{l.name}: {l.refused}') for l in found[:6])
+    priced = all(l.cost is not None for l in good)
+    at = lambda l: (l.cost if priced else -l.throughput, l.prediction.tpot_ms.mean)
+    edge = frontier([at(l) for l in good])
+    sign = 1 if priced else -1
+    best = good[0]
+    title = f'{best.name} on {best.nodes} x {best.node.name}: {best.throughput:,.0f} tokens per second, {best.prediction.tpot_ms.mean:,.1f} ms per token' + (f', ${best.cost:,.2f} per million tokens' if best.cost is not None else '') + ('' if best.sound else '; it breaks a limit, as all others do')
+    chart = lines([('layouts that keep the limits',*zip(*[(sign*at(l)[0],at(l)[1]) for l in good if l.sound]),GREEN) if any(l.sound for l in good) else ('',[],[],None),
+                   ('layouts that break one',*zip(*[(sign*at(l)[0],at(l)[1]) for l in good if not l.sound]),GREY) if any(not l.sound for l in good) else ('',[],[],None)],
+                  '$ per million output tokens' if priced else 'output tokens per second', 'ms per token', 'layouts: time per token against cost', dots=True, height=240, marks=(('best',sign*at(best)[0]),))
+    head = ('layout','tokens/s','ms per token','first token, ms','GPUs idle','$ per million')
+    rows = [head, *((l.name, f'{l.throughput:,.0f}', f'{l.prediction.tpot_ms.mean:,.1f}', f'{l.prediction.ttft_ms.p90:,.0f}', f'{l.idle}', '-' if l.cost is None else f'{l.cost:,.2f}') for l in good[:10])]
+    out = [l for l in found if l.refused][:5]
+    return headline(title) + chart + grid(rows) + (f'<p style="font-size:.85em">On the edge: {len(edge)} of {len(good)}. Left out: ' + esc('; '.join(f'{l.name}: {l.refused[:120]}' for l in out)) + '</p>' if out else '') + command(serve_line(state['model'], best.engine))
+
+# %% ../nbs/61_explorers.ipynb #c012
 def widget(
     c:Control, # the setting
 ):             # an ipywidget with a text value
@@ -117,7 +171,7 @@ def _put(w, v):
     if hasattr(w,'options') and not isinstance(w,W.Combobox) and v not in [o[1] for o in w.options]: w.options = [*w.options,(v,v)]
     w.value = v
 
-# %% ../nbs/61_explorers.ipynb #c009
+# %% ../nbs/61_explorers.ipynb #c013
 def memory_explorer(
     **state, # settings, such as `model='Qwen/Qwen3-32B'`, `tensor_parallel_size=2`
 )->Explorer:
@@ -136,7 +190,13 @@ def workload_explorer(
     "A server under load"
     return Explorer(workload_view, workload_controls(), **state)
 
-# %% ../nbs/61_explorers.ipynb #c010
+# %% ../nbs/61_explorers.ipynb #c014
+def cluster_explorer(
+    **state, # settings
+)->Explorer:
+    "Layouts over nodes and their cost"
+    return Explorer(cluster_view, cluster_controls(), **state)
+
 def log_explorer(
     **state, # settings, such as `log='...'`
 )->Explorer:
@@ -147,8 +207,8 @@ def log_explorer(
     x.children = (x.children[0], up, *x.children[1:])
     return x
 
-# %% ../nbs/61_explorers.ipynb #c014
-TABS = {'Memory': memory_explorer, 'Graphs': tradeoff_explorer, 'Load': workload_explorer, 'Log': log_explorer}  # title -> what makes it
+# %% ../nbs/61_explorers.ipynb #c018
+TABS = {'Memory': memory_explorer, 'Graphs': tradeoff_explorer, 'Load': workload_explorer, 'Cluster': cluster_explorer, 'Log': log_explorer}  # title -> what makes it
 
 def app()->W.Tab:
     "Every explorer on a tab of its own"
