@@ -182,9 +182,10 @@ def contents(found):
     nb = json.loads(index.read_text(encoding='utf-8'))
     tree = lambda caption,names: markdown('```{toctree}\n:hidden:\n:caption: ' + caption + '\n\n' + '\n'.join(names) + '\n```')
     extra = sorted(p.relative_to(SRC).with_suffix('').as_posix() for p in SRC.glob('**/*.md'))
-    groups = [('Guides', [n for r,n in found if r.parts[0]=='tutorials'] + [n for n in extra if '/' in n]), ('Accuracy', [n for r,n in found if r.parts[0]=='accuracy'])]
+    guides = ('live','how_vllm_spends_your_gpu')
+    groups = [('Guides', [n for n in guides if n in extra] + [n for r,n in found if r.parts[0] in ('tutorials','howto')] + [n for n in extra if '/' in n]), ('Accuracy', [n for r,n in found if r.parts[0]=='accuracy'])]
     groups += [(title, [n for r,n in found if len(r.parts)==1 and r.name[:1] in digits and r.name!='99_init.ipynb']) for title,digits in PARTS]
-    groups += [('Reference', [n for n in extra if '/' not in n] + [n for r,n in found if r.name=='99_init.ipynb'])]
+    groups += [('Reference', [n for n in extra if '/' not in n and n not in guides] + [n for r,n in found if r.name=='99_init.ipynb'])]
     nb['cells'] += [dict(tree(t,n), id=f'toc-{i}') for i,(t,n) in enumerate(groups) if n]
     index.write_text(json.dumps(nb), encoding='utf-8')
 

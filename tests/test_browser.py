@@ -182,9 +182,9 @@ def test_the_app_in_voila(page):
         page.wait_for_selector('.widget-html p strong', timeout=60_000)
         turn_knobs(page)
         shot(page, 'voila-memory')
-        for title in ('Graphs', 'Load'):
+        for title in ('Graphs', 'Load', 'Cluster', 'Log'):
             page.get_by_role('tab', name=title).click()
-            page.wait_for_function('t => [...document.querySelectorAll(".widget-html svg")].some(s => s.getBoundingClientRect().width && s.getAttribute("aria-label").includes(t))', arg={'Graphs': 'decode batches', 'Load': 'time to first token'}[title], timeout=60_000)
+            page.wait_for_function('t => [...document.querySelectorAll(".widget-html svg")].some(s => s.getBoundingClientRect().width && s.getAttribute("aria-label").includes(t))', arg={'Graphs': 'decode batches', 'Load': 'time to first token', 'Cluster': 'layouts', 'Log': 'observed'}[title], timeout=60_000)
             shot(page, f'voila-{title.lower()}')
     finally: stop(process)
 
