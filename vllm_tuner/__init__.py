@@ -21,24 +21,27 @@ _HOME = {
     'intake': 'read_config',
     'weights': 'params weight_bytes',
     'kv_cache': 'KVPlan kv_plan',
-    'profiler': 'activation_bytes trace_peak',
-    'cuda_graphs': 'capture_sizes graph_bytes coverage',
+    'profiler': 'activation_bytes',
+    'cuda_graphs': 'graph_bytes coverage',
     'memory': 'Memory memory plot_memory',
+    'traces': 'Trace read_trace',
+    'metrics': 'Metrics read_metrics',
     'workloads': 'WorkloadProfile',
     'step_time': 'Step step_time',
-    'serving': 'Prediction predict simulate capacity',
+    'serving': 'Prediction predict simulate',
+    'goals': 'SLO',
     'validation': 'Finding check',
-    'optimizer': 'Plan search pareto',
-    'cluster': 'Layout layouts plan_cluster',
+    'optimizer': 'Plan search',
+    'cluster': 'Layout ClusterPlan layouts plan_cluster',
     'sweep': 'sweep',
     'logs': 'Observed parse_log',
-    'calibration': 'fit score',
+    'calibration': 'explain compare fit score save_profile load_profile',
     'deploy': 'serve deploy',
-    'tune': 'tune',
+    'page': 'Page',
     'api': 'vLLMPerformanceModel vLLMConfigOptimizer optimize_vllm_config_for_cluster Result',
 }
-__doc__ = 'What vLLM will do with your GPU: the memory ledger, the KV cache, the speed and the best flags, with no GPU and no engine'
 _WHERE = {name:module for module,names in _HOME.items() for name in names.split()}
+__doc__ = 'What vLLM will do with your GPU: the memory ledger, the KV cache, the speed and the best flags, with no GPU and no engine'
 
 # %% ../nbs/69_init.ipynb #c007
 def __getattr__(name):

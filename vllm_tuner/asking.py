@@ -158,8 +158,7 @@ def workload(
     if bool(i)!=bool(o): raise ValueError('--input-len and --output-len belong together: mean tokens of a prompt and of an answer')
     if i: return WorkloadProfile.from_lengths(human_int(i,'--input-len'), human_int(o,'--output-len'), **more)
     if name not in SYNTHETIC and is_file(name):
-        from vllm_tuner.traces import from_trace
-        return replace(from_trace(name), **more)
+        return replace(WorkloadProfile.from_trace(name), **more)
     if 'max_concurrency' in more: more.setdefault('requests_per_second', None)  # users in a loop take the place of a preset's rate
     return WorkloadProfile.create_synthetic(name.replace('-','_'), **more)
 

@@ -5,227 +5,15 @@
 # %% ../nbs/62_cli.ipynb #c002
 from __future__ import annotations
 import argparse, sys
-from dataclasses import dataclass, replace
-from .asking import Ask, Parser, Subject, add_options, cards, limits, servers, subject, workload
-from .page import Notes, Page, Table, console
-from .report import as_json, cache, describe, ledger, memory_data, notes, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
-from .units import gib, show_count
+from .asking import Ask, Parser, add_options
+from .commands import COMMANDS
+from .page import console
+from .report import as_json
 
 # %% auto #0
-__all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'siblings', 'plan', 'judged', 'memory', 'predict',
-           'check', 'models', 'gpus', 'log', 'deploy', 'explore', 'parser', 'asked', 'run', 'main']
+__all__ = ['parser', 'asked', 'run', 'main']
 
 # %% ../nbs/62_cli.ipynb #c005
-@dataclass(frozen=True, slots=True)
-class Answer:
-    "What a command says"
-    page:object    # `Page`, or text that is printed as it is
-    data:object    # the same for `--json`
-    code:int=0     # exit code
-
-COMMANDS = {} # name -> (function, usage, example, option groups, further options)
-
-def command(
-    usage:str,      # words that it takes
-    example:str,    # a line that works
-    *groups:str,    # keys of `OPTIONS`
-    own=(),         # further options: (flag, keywords of `add_argument`)
-):
-    "Register a command"
-    def put(f): COMMANDS[f.__name__.rstrip('_')] = (f, usage, example, groups, own); return f
-    return put
-
-def refused(found)->bool:
-    "Does vLLM refuse it?"
-    return any(f.level=='error' for f in found)
-
-def head(s:Subject, a:Ask)->dict:
-    "What every answer begins with"
-    return dict(model=s.name, gpu=s.device.name, vllm_version=a.version)
-
-# %% ../nbs/62_cli.ipynb #c007
-def planned(a:Ask, s:Subject, w): # `Plan`
-    "The search that the options describe"
-    from vllm_tuner.optimizer import search
-    allow,e,gpus = tuple(x.strip() for text in a.opt.allow for x in text.split(',') if x.strip()),s.engine,cards(a)[0]
-    if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
-    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, **(dict(siblings=siblings(s.name)) if 'quantized' in allow else {}))
-    return replace(p, model=s.name) if p.arch==s.arch else p
-
-def siblings(name:str)->tuple: # `ModelArch` each
-    "Re-releases of a model in fewer bits that the catalogue knows"
-    from vllm_tuner import models
-    return models.siblings(name) if hasattr(models,'siblings') else ()
-
-@command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
-def plan(a:Ask)->Answer:
-    "the best flags for a workload, with memory, speed, reasons and the command to run"
-    from vllm_tuner.deploy import serve
-    s,w = subject(a),workload(a)
-    p = planned(a, s, w)
-    if p.engine is None: return _no_plan(a, s, p)
-    found = judged(replace(s,arch=p.arch,engine=p.engine), p.memory)
-    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120))), f'{describe(w)}; vLLM {a.version}')
-    return Answer(page, {**head(s,a), 'model':p.model, **plan_data(p, found, serve(p))}, int(not p.met or refused(found)))
-
-def _no_plan(a:Ask, s:Subject, p)->Answer:
-    "Nothing fits: what is short, and what would help"
-    base,more,said = memory(a),plan_notes(p),p.baseline.refused
-    data = {**base.data, 'fits':False, 'met':False, 'reason':said, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers), 'changes':[dict(text=c.text, fix=plain(c.fix)) for c in p.changes]}
-    parts = tuple(b for b in base.page.blocks if not isinstance(b,Notes))
-    return Answer(replace(base.page, blocks=(*parts, Notes('Why', (('error',said,''),)), replace(more,title='What would help')), note=f'does not fit; vLLM {a.version}'), data, 1)
-
-# %% ../nbs/62_cli.ipynb #c009
-def judged(s:Subject, m=None)->list: # of `Finding`
-    "What `check` says; with the memory that is left, where the configuration gets that far"
-    from vllm_tuner.validation import check
-    found = check(*s.nouns) if m is None else []
-    if refused(found): return found
-    if m is None: from vllm_tuner.memory import memory; m = memory(*s.nouns, s.params)
-    return check(*s.nouns, m.engine.kv_cache_memory_bytes or tuple(x.available for x in m.per_stage))
-
-@command('MODEL --gpu GPU [flags of vllm serve]', 'vllm-tuner memory Qwen/Qwen3-32B --gpu H100 -tp 2 --max-model-len 16384', 'card')
-def memory(a:Ask)->Answer:
-    "where every GiB of the card goes, and how many tokens the KV cache holds"
-    from vllm_tuner.memory import memory
-    s = subject(a)
-    early = judged(s)
-    if refused(early) and not any(f.code.startswith(('no-','mamba')) for f in early): return Answer(Page(s.title, (notes(early),), f'vLLM {a.version}: refused'), dict(**head(s,a), fits=False, findings=plain(early)), 1)
-    m = memory(*s.nouns, s.params)
-    return Answer(Page(s.title, (ledger(m), cache(m), notes(early)), f'vLLM {a.version}'), dict(**head(s,a), fits=m.fits, memory=memory_data(m), findings=plain(early)), int(not m.fits or refused(early)))
-
-@command('MODEL --gpu GPU [--workload NAME] [flags of vllm serve]', 'vllm-tuner predict Qwen/Qwen3-8B --gpu L40S --input-len 1000 --output-len 200 --users 32', 'card', 'work')
-def predict(a:Ask)->Answer:
-    "how fast a configuration serves a workload"
-    from vllm_tuner.memory import memory as ledger_of
-    from vllm_tuner.serving import predict
-    s,w = subject(a),workload(a)
-    if refused(judged(s)): return memory(a)
-    p = predict(*s.nouns, w, ledger_of(*s.nouns, s.params).plan.kv_tokens)
-    return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated))
-
-# %% ../nbs/62_cli.ipynb #c010
-@command('MODEL [flags] | FILE | - | -- vllm serve ...', 'vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768', 'card')
-def check(a:Ask)->Answer:
-    "what vLLM would say about a command line, a YAML, compose or Kubernetes file, and the remedy"
-    parts = [_checked(a,c) for c in servers(a)]
-    if len(parts)==1: return parts[0]
-    blocks = tuple(replace(b, title=f'{p.page.title}: {p.page.note}') for p in parts for b in p.page.blocks)
-    return Answer(Page(f'{len(parts)} servers', blocks), [p.data for p in parts], max(p.code for p in parts))
-
-def _checked(a:Ask, cmd)->Answer:
-    "One server"
-    from vllm_tuner.validation import Finding
-    if not cmd.model: raise ValueError('the configuration names no model; write it in front of the flags, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
-    s = subject(a, cmd)
-    found = [Finding('error','command-line',p) for p in cmd.problems] + judged(s)
-    said = 'vLLM refuses to start' if refused(found) else 'vLLM starts'
-    block = notes(found,'Findings') if found else Notes('Findings', (('','nothing to complain about',''),))
-    return Answer(Page(s.title, (block,), f'vLLM {a.version}: {said}'), dict(**head(s,a), valid=not refused(found), findings=plain(found)), int(refused(found)))
-
-# %% ../nbs/62_cli.ipynb #c012
-def _matching(names, words, key=str): return [n for n in names if all(w.lower() in key(n).lower() for w in words)]
-
-@command('[WORDS]', 'vllm-tuner models qwen3')
-def models(a:Ask)->Answer:
-    "search the catalogue of models, or show one"
-    from vllm_tuner.models import arch, catalogue
-    from vllm_tuner.weights import params
-    hits = _matching(catalogue(), a.words)
-    if len(a.words)==1 and (not hits or a.words[0] in hits): return _one_model(a.words[0], arch(a.words[0]), params)
-    if not hits: raise ValueError(f"no model of the catalogue has all of {' '.join(a.words)[:60]!r} in its name")
-    found = [(i,x,params(x)) for i in hits for x in (arch(i),)]
-    rows = tuple((i, show_count(n), f'{x.max_len:,}' if x.max_len else '–', x.quant.method if x.quant else x.dtype) for i,x,n in found)
-    return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','weights'), rows, align='lrrl'),)), [dict(model=i, parameters=n, max_len=x.max_len, dtype=x.dtype) for i,x,n in found])
-
-def _one_model(name, x, params)->Answer:
-    "The shape of a model"
-    rows = [('architecture',x.architecture), ('parameters',f'{params(x):,}'), ('context',f'{x.max_len:,} tokens' if x.max_len else 'not stated'), ('weights',x.quant.method if x.quant else x.dtype), ('width',f'{x.hidden:,}'), ('vocabulary',f'{x.vocab:,}')]
-    rows += [(f'{g.n} layers', f'{g.mixer}, {g.ffn}') for g in x.groups]
-    return Answer(Page(name, (Table('', ('',)*2, tuple(rows), align='ll'),)), dict(model=name, parameters=params(x), arch=plain(x)))
-
-# %% ../nbs/62_cli.ipynb #c013
-@command('[WORDS]', 'vllm-tuner gpus h100')
-def gpus(a:Ask)->Answer:
-    "search the catalogue of GPUs"
-    from vllm_tuner.devices import device, devices
-    hits = _matching(devices(), a.words, lambda d: f'{d.vendor} {d.name}') or [device(' '.join(a.words))]
-    link = lambda d: f"{'xGMI' if d.vendor=='AMD' and d.nvlink else 'NVLink' if d.nvlink else 'PCIe'} {d.link.bandwidth/1e9:,.0f} GB/s"
-    rows = tuple((d.name, f'{gib(d.memory):.2f} GiB', f'{d.bandwidth/1e12:.2f} TB/s', f"{d.flops('bf16')/1e12:,.0f}", f'{d.fp8/1e12:,.0f}' if d.fp8 else '–', link(d), '.'.join(map(str,d.capability))) for d in hits)
-    return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','memory','bandwidth','16 bit','8 bit','link','capability'), rows, align='lrrrrlr'),), 'memory as the driver reports it; dense TFLOP/s'), hits)
-
-# %% ../nbs/62_cli.ipynb #c015
-_LOG = (('--model',dict(metavar='MODEL',help='the model, where the log does not name it')), ('--save',dict(metavar='FILE',help='write corrections fitted to the logs, .toml or .json')))
-
-@command('FILE [FILE] [--gpu GPU] [--model MODEL] [--save FILE]', 'vllm-tuner log startup.log --gpu H100', 'card', own=_LOG)
-def log(a:Ask)->Answer:
-    "what vLLM printed beside the prediction; two files: why the KV cache differs"
-    from vllm_tuner.asking import card, profile
-    from vllm_tuner.calibration import compare, explain, observation
-    from vllm_tuner.logs import parse_log
-    if not a.words or a.words[0]!='-' and a.words[0].startswith('-'): raise ValueError('say which log: `vllm-tuner log FILE`, two files, or `-` for standard input')
-    seen = [parse_log(w) for w in a.words]
-    gpu = card(a) if a.opt.gpu else None
-    if not a.opt.model and not all(o.model for o in seen): return _printed(a.words, seen)
-    xs = [observation(o, a.opt.model, gpu, name=w) for w,o in zip(a.words,seen)]
-    if a.opt.save: return _saved(xs, a.opt.save)
-    if len(xs)==2: return _compared(compare(*xs, params=profile(a)))
-    if len(xs)>2: raise ValueError(f'{len(xs)} logs are too many to compare; give one or two, or --save FILE to fit corrections to all of them')
-    return _explained(xs[0], explain(seen[0], a.opt.model, gpu, params=profile(a)))
-
-# %% ../nbs/62_cli.ipynb #c016
-def _printed(names, seen)->Answer:
-    "Logs that name no model: what they say, and what is missing for a prediction"
-    from vllm_tuner.logs import rows
-    blocks = tuple(Table(n, ('',)*2, tuple(rows(o)), align='ll') for n,o in zip(names,seen))
-    return Answer(Page('What vLLM printed', (*blocks, Notes('', (('note','the log does not name its model; with --model MODEL it is set beside the prediction',''),)))), plain(seen), int(any(o.errors for o in seen)))
-
-def _lines(rows, align): return Table('', rows[0], tuple(rows[1:]), align=align)
-
-def _explained(o, x)->Answer:
-    "One log beside its prediction"
-    from vllm_tuner.calibration import explanation_rows
-    said = Notes('', (*((f.level,f.what,f.hint) for f in o.observed.errors), ('',x.reason,''), *(('note',n,'') for n in x.notes)))
-    data = dict(model=o.arch.name, gpu=o.device.name, flags=plain(o.engine.changed()), terms=[dict(plain(t),inside=t.inside) for t in x.terms], worst=x.worst, reason=x.reason, notes=list(x.notes), observed=plain(o.observed))
-    return Answer(Page(f'{o.arch.name} on {o.device.name}', (_lines(explanation_rows(x),'lrrrr'), said), f'vLLM {o.engine.vllm_version}; GiB'), data, int(bool(o.observed.errors)))
-
-def _compared(c)->Answer:
-    "Two logs, cause by cause"
-    from vllm_tuner.calibration import comparison_rows
-    data = dict(causes=plain(c.causes), observed_gib=c.observed_gib, predicted_gib=c.predicted_gib, unexplained_gib=c.unexplained_gib, observed_tokens=c.observed_tokens, predicted_tokens=c.predicted_tokens, notes=list(c.notes))
-    return Answer(Page('Why the KV cache differs', (_lines(comparison_rows(c),'lrr'), Notes('', tuple(('note',n,'') for n in c.notes))), f'{c.a.name}, then {c.b.name}'), data)
-
-def _saved(xs, path)->Answer:
-    "Corrections fitted to logs, written to a file"
-    from vllm_tuner.calibration import calibration_rows, fit, save_profile
-    c = fit(xs)
-    p = save_profile(c, path)
-    return Answer(Page(f'Corrections written to {p}', (Table('', ('',)*2, tuple(calibration_rows(c)), align='ll'), Notes('', (('','use them with --profile '+str(p),''),)))), dict(profile=str(p), **plain(c)))
-
-# %% ../nbs/62_cli.ipynb #c018
-@command('MODEL --gpu GPU --target TARGET [options of plan]', 'vllm-tuner deploy Qwen/Qwen3-8B --gpu L40S --target compose', 'card', 'work', 'goal',
-         own=(('--target',dict(metavar='TARGET',default='command',help='command, config, compose, kubernetes, lws, kserve, ray, production-stack, llm-d')), ('--port',dict(metavar='N',help='of the server (8000)')),
-              ('--replicas',dict(metavar='N',help='copies behind one address')), ('--as-given',dict(action='store_true',help='the flags as they are, no search'))))
-def deploy(a:Ask)->Answer:
-    "a plan as a command, a vLLM config, compose, Kubernetes, KServe, Ray or Helm file"
-    from vllm_tuner.deploy import Deployment, deploy
-    from vllm_tuner.units import human_int
-    s = subject(a)
-    more = {k:human_int(a.get(k),'--'+k) for k in ('port','replicas') if a.get(k)}
-    p = None if a.opt.as_given else planned(a, s, workload(a))
-    if p is not None and p.engine is None: return _no_plan(a, s, p)
-    source = p or Deployment(s.name, s.engine, s.device.vendor, s.device.name)
-    text = deploy(source, a.opt.target, **more)
-    return Answer(text, dict(target=a.opt.target, text=text))
-
-@command('[--port N]', 'vllm-tuner explore --port 8866', own=(('--port',dict(default='8866',metavar='N',help='port (8866)')), ('--host',dict(default='127.0.0.1',metavar='ADDRESS',help='address to listen on (127.0.0.1)')), ('--no-browser',dict(action='store_true',help='do not open a browser'))))
-def explore(a:Ask)->Answer:
-    "turn the knobs in a browser"
-    from vllm_tuner.explorers import explore as app
-    from vllm_tuner.units import human_int
-    return Answer('', {}, int(app(port=human_int(a.opt.port,'--port'), ip=a.opt.host, browser=not a.opt.no_browser) or 0))
-
-# %% ../nbs/62_cli.ipynb #c020
 def parser()->Parser:
     "The parser of every command"
     p = Parser(prog='vllm-tuner', description='What vLLM will do with your GPU: memory, speed and the best flags, with no GPU and no engine.', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -243,7 +31,7 @@ def asked(argv)->Ask:
     opt,words = parser().parse_known_args(argv[:cut])
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
-# %% ../nbs/62_cli.ipynb #c021
+# %% ../nbs/62_cli.ipynb #c006
 def _failed(ex, argv)->int: # exit code
     "What is said about a question that makes no sense, or about a mistake of ours"
     import os
@@ -268,7 +56,7 @@ def run(argv)->int: # exit code
     else: console().print(answer.page, crop=False)
     return answer.code
 
-# %% ../nbs/62_cli.ipynb #c022
+# %% ../nbs/62_cli.ipynb #c007
 def main(
     argv=None, # words, `None` for those of the process
 )->int:        # exit code
@@ -285,5 +73,5 @@ def main(
     except SystemExit as ex: return ex.code or 0  # --help
     return code
 
-# %% ../nbs/62_cli.ipynb #c023
+# %% ../nbs/62_cli.ipynb #c008
 if __name__=='__main__' and not {'ipykernel','execnb'} & sys.modules.keys(): sys.exit(main())
