@@ -618,6 +618,9 @@ def from_config(
     cls = str(archs[0]) if isinstance(archs,(list,tuple)) and archs else ''
     pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith('LMHeadModel') and not cls.startswith('ChatGLM')
     frame = {'task':'embed' if pooled else 'generate', **_frame(c,h,f)}
+    sight = (config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config).get('vision_config')
+    deep = sight.get('deepstack_visual_indexes') if isinstance(sight,dict) else ()
+    if isinstance(deep,(list,tuple)) and deep: frame['custom'] = frame.get('custom',()) + (('deepstack',len(deep)),)
     return ModelArch(c.need('hidden_size'), c.need('vocab_size'), c.flag('tie_word_embeddings','tied' in h), _max_len(c), _dtype(c), quant(config), groups, order=order, name=name, model_type=outer, architecture=cls,
                      norm_bias='ln' in h, final_norms=0 if 'nofinal' in h else 1, embed_norms=int('enorm' in h), head=not pooled, head_bias='hbias' in h or c.flag('lm_head_bias'),
                      rope_scaling=_scaling(c), towers=towers(config, c.need('hidden_size')), **frame)

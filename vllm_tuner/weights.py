@@ -276,7 +276,7 @@ def _caching(m): return isinstance(m,(Attention,MLA)) + bool(getattr(m,'beside',
 
 def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
 
-_TRANSFORMERS = ('Arcee','Cwm','FlexOlmo','GlmFor','GPTBigCode','GPTNeoX','HunYuanDense','HunYuanMoE','Jais2','Kolibri','Mellum','Nanbeige','OlmoFor','Olmo2','Olmo3','PhiFor','SeedOss','SmolLM3','Starcoder2','VaultGemma','Transformers')
+_TRANSFORMERS = ('Arcee','Cwm','FlexOlmo','GlmFor','GPTBigCode','GPTNeoX','HunYuanDense','HunYuanMoE','Jais2','Kolibri','Mellum','Nanbeige','OlmoFor','Olmo2','Olmo3','PhiFor','SeedOss','SmolLM3','Starcoder2','VaultGemma','SolarOpen','Mistral4','Transformers')
 
 def tables(
     arch:ModelArch,    # the model
@@ -314,13 +314,15 @@ def buffers(
     groups = [arch.groups[k] for k in arch.layer_kinds[indices.start:indices.stop]]
     cache = sum(scales(g.mixer,quant,b) for g in groups)
     maps = sum(4*(g.ffn.experts+s.redundant) for g in groups if isinstance(g.ffn,MoE)) if s.experts>1 else 0
-    choice = (max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4 + dict(arch.custom).get('ple_width',0)*b)*tokens
-    return tables(arch,groups,b,version) + cache + maps + choice
+    own = dict(arch.custom)
+    inner = (own.get('ple_width',0) + (own.get('deepstack',0)*arch.hidden if indices.start==0 else 0))*b
+    choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4
+    return tables(arch,groups,b,version) + cache + maps + (inner+choice)*tokens
 
 # %% ../nbs/20_weights.ipynb #c031
 def _size(arch, device, engine): return _SIZES.get(resolve_dtype(engine.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', engine.vllm_version), 2)
 
-def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if dict(arch.custom).get('ple_width') or any(_sparse(g.mixer) for g in arch.groups) else 0
+def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if {'ple_width','deepstack'} & dict(arch.custom).keys() or any(_sparse(g.mixer) for g in arch.groups) else 0
 
 def _outside(arch, s):
     "Parameters outside layers; the projection of per-layer inputs is divided"
