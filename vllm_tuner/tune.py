@@ -4,7 +4,7 @@
 
 # %% ../nbs/54_tune.ipynb #c002
 from __future__ import annotations
-import json, math, os, re, signal, socket, subprocess, time
+import json, math, os, re, signal, socket, subprocess, time, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -274,7 +274,9 @@ def open_study(
     try: import optuna
     except ImportError as ex: raise ValueError("tuning needs the package optuna: pip install 'vllm-config-tuner[tune]'") from ex
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kept = optuna.storages.RDBStorage(storage, heartbeat_interval=heartbeat, grace_period=3*heartbeat)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
+        kept = optuna.storages.RDBStorage(storage, heartbeat_interval=heartbeat, grace_period=3*heartbeat)
     return optuna.create_study(storage=kept, study_name=name, direction='maximize', load_if_exists=True)
 
 def earlier(
