@@ -15,7 +15,7 @@ from .towers import towers
 __all__ = ['family', 'rope', 'head_dim', 'attention', 'mla', 'compressed', 'mamba', 'linear', 'shortconv', 'layer_kinds', 'dense',
            'moe', 'sparse_layers', 'plain_layer', 'text_part', 'from_config']
 
-# %% ../nbs/12_configs.ipynb #c002
+# %% ../nbs/12_configs.ipynb #c013
 _TABLE = '''
 qwen qwen2 qwen2_moe qwen2_audio_text dream telechat: qkv no_o
 mimo: qkv no_o
@@ -31,11 +31,13 @@ gemma4 gemma4_unified diffusion_gemma: tied 4 qk alt6
 vaultgemma: tied 2
 glm chatglm: no_o
 glm4: no_o 4
-glm4_moe sarvam_moe bailing_moe_v2: no_o
+glm4_moe: no_o rb
+sarvam_moe bailing_moe_v2: no_o
+glm4_moe_lite glm_moe_dsa kimi_linear longcat_flash mimo_v2_flash mimo_v2 deepseek_v32 axk1: rb
 glm4v_text: no_o 4
 glm4v_moe_text: no_o
 glm_ocr_text: no_o 4
-solar_open: no_o
+solar_open: no_o rb
 phi: qkv o mlp up ln 1 hbias
 phimoe: ln
 phi4mm: no_o
@@ -59,13 +61,14 @@ stablelm stablelm_epoch: ln
 cohere: tied 1
 cohere2: tied 1 alt4
 cohere2_moe: tied 1 alt4
-olmo hrm_text: 0 nofinal
+olmo: 0 nofinal
+dory hrm_text: 0 nofinal gate
 olmo2 flex_olmo: qkfull
 olmo3: qkfull alt4
 olmoe: qkfull
 olmo_hybrid: qkfull
 exaone4: qk alt4
-exaone_moe: qk alt4
+exaone_moe: qk alt4 rb
 gpt_oss: qkv o sinks ebias rbias alt2
 granite_swa granitemoe_swa: sinks
 apertus apertus1p5: up qk xielu
@@ -75,17 +78,18 @@ afmoe beam: 4 qk gate rb
 laguna: qk headgate rb
 flint: qk sinks
 kolibri1: 4 qk
-hy_v3: qk
+hy_v3: qk rb
 mellum: qk
 step3p5 step3p7: qk headgate
 ernie4_5_moe: rb
 hy_v4: gate sinks hc
 dots3_note: headgate
-bailing_hybrid: headgate
+bailing_hybrid: headgate rb
 plamo2 plamo3: 4 qk
-hyperclovax: 2
+hyperclovax exaone: 2
 dbrx: 2
-jamba falcon_mamba mamba mamba2 nemotron_h nemotron_h_puzzle plamo2: nope
+jamba falcon_mamba mamba mamba2 plamo2: nope
+nemotron_h nemotron_h_puzzle: nope rb
 bamba: states
 granitemoehybrid: states
 falcon_h1: hybrid
@@ -115,7 +119,7 @@ def family(
     names = [t, *(t.removesuffix(s) for s in _SUFFIXES), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
     return next((n for n in names if n in _HABITS), t)
 
-# %% ../nbs/12_configs.ipynb #c011
+# %% ../nbs/12_configs.ipynb #c016
 def _rope_facts(c, kind):
     "All that a config says about one rope, whichever keys it uses"
     p = c.sub('rope_parameters')
@@ -141,12 +145,11 @@ def rope(
     "The rotary embedding of one kind of layer"
     f = _rope_facts(c, kind)
     part = _number(f, 'partial_rotary_factor', None) or c.real('partial_rotary_factor') or 1
-    own = str(c.config.get('model_type'))
-    dim = width if f['kind']=='proportional' else c.int('rotary_dim') or (width//2 if own=='chatglm' else int(width*min(part,1)))
+    dim = width if f['kind']=='proportional' else c.int('rotary_dim') or (width//2 if c.config.get('model_type')=='chatglm' else int(width*min(part,1)))
     n = c.int('max_position_embeddings') or c.int('max_seq_len') or c.int('seq_length') or c.int('n_positions') or 8192
     original,factor = _number(f,'original_max_position_embeddings',c.int('original_max_position_embeddings') or n), _number(f,'factor',1)
     rows = {'linear':n*factor, 'ntk':n*factor, 'yarn':original*factor, 'deepseek_yarn':original*factor, 'longrope':original+n}.get(f['kind'], n)
-    return Rope(dim, int(rows)*(4 if 'mrope_section' in f and not own.startswith(('qwen3_vl','qwen3_5')) else 1), f"{_number(f,'rope_theta',10000):g}:{f['kind']}:{factor:g}")
+    return Rope(dim, int(rows)*(4 if 'mrope_section' in f and not f.get('mrope_interleaved') and not str(c.config.get('model_type')).startswith(('qwen3_vl','qwen3_5')) else 1), f"{_number(f,'rope_theta',10000):g}:{f['kind']}:{factor:g}")
 
 def _scaling(c):
     f = _rope_facts(c, 'full_attention')
@@ -154,7 +157,7 @@ def _scaling(c):
     original = _number(f,'original_max_position_embeddings',c.int('original_max_position_embeddings'))
     return RopeScaling(f['kind'], float(_number(f,'factor',1.0)), int(original) if original else None)
 
-# %% ../nbs/12_configs.ipynb #c003
+# %% ../nbs/12_configs.ipynb #c019
 def _biases(c, h):
     "Which of qkv, o, mlp have a bias"
     f = c.flag
@@ -201,7 +204,7 @@ def attention(
     gate = 'gate' in h or c.flag('attn_output_gate') or c.flag('attention_output_gate')
     headgate = ('headgate' in h or c.flag('use_head_wise_attn_gate')) and c.need('hidden_size')*n
     base = dict(window=w if kind=='sliding_attention' else None, chunk=c.int('attention_chunk_size') if kind=='chunked_attention' else None, bias=qkv, out_bias=out, qk_norm=_qk_norm(c,h),
-                qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type')=='nope' else rope(c,d,kind), extra=int(headgate))
+                qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type') in ('nope','alibi') else rope(c,d,kind), extra=int(headgate))
     kv = facts.pop('kv_heads', None) or _kv_heads(c, n)
     return Attention(n, kv, d, **{**base, **facts})
 
@@ -344,7 +347,7 @@ def layer_kinds(
     if 'sliding_attention' in stated and (not c.int('sliding_window') or not c.flag('use_sliding_window',True)): stated = ['full_attention' if k=='sliding_attention' else k for k in stated]
     return stated
 
-# %% ../nbs/12_configs.ipynb #c007
+# %% ../nbs/12_configs.ipynb #c022
 def _up(c, h): return 'up' in h or c('mlp_hidden_act')=='relu2'
 
 def dense(
@@ -359,6 +362,13 @@ def dense(
     if c.flag('block_auto_adjust_ff_dim'): m = c.int('block_multiple_of',256); i = -(-int(int(2*i/3)*(c.real('block_ffn_dim_multiplier') or 1))//m)*m
     return Dense(i, not _up(c,h), _biases(c,h)[2], extra=(2 if 'xielu' in h else 0)+(i if 'subnorm' in h else 0)+(H if 'down' in h else 0))
 
+def _vision_experts(c):
+    "ERNIE-4.5-VL keeps a second set of experts for pictures: `[text, vision]` widths"
+    w,e = c('moe_intermediate_size'),c('moe_num_experts')
+    if not (isinstance(w,(list,tuple)) and len(w)==2 and 'ernie' in str(c.config.get('model_type'))): return 0
+    n,H = e[1] if isinstance(e,(list,tuple)) and len(e)==2 else e,c.need('hidden_size')
+    return n*(3*H*w[1]+H+1)
+
 def moe(
     c:Reader,     # the config
     h:frozenset,  # habits of the family
@@ -366,14 +376,16 @@ def moe(
     "The mixture of one layer"
     f = c.sub('ffn_config')
     i = c.int('moe_intermediate_size') or f.get('ffn_hidden_size') or c.need('intermediate_size')
+    two = _vision_experts(c)
     E = c.int('experts') or f.get('moe_num_experts')
+    if two: c.layer,at = 0,c.layer; i = c.int('moe_intermediate_size'); c.layer = at
     n = c.int('n_shared_experts')
     s = c.int('shared_expert_intermediate_size')
     llama4 = c.int('intermediate_size_mlp')
     shared = i if llama4 else s*(n or 1) if s else (n or 0)*i
-    scored = c('topk_method')=='noaux_tc' or c.flag('use_routing_bias') or c.flag('use_moe_router_bias') or c.flag('moe_router_enable_expert_bias') or 'rbias' in h or 'rb' in h
+    scored = c('topk_method')=='noaux_tc' or c.flag('use_routing_bias') or c.flag('use_moe_router_bias') or c.flag('use_expert_bias') or c.flag('moe_router_enable_expert_bias') or 'rbias' in h or 'rb' in h
     return MoE(E, c.int('topk') or f.get('moe_top_k') or 1, i, shared, gated=not _up(c,h), bias='ebias' in h, router_bias=bool(scored), shared_gate=bool(s) and c.config.get('model_type','').startswith('qwen'),
-               latent=c.int('moe_latent_size') or c.int('routed_expert_hidden_size') or 0)
+               latent=c.int('moe_latent_size') or c.int('routed_expert_hidden_size') or c.int('moe_hidden_size') or 0, extra=two)
 
 def _ints(v): return [int(x) for x in re.findall(r'\d+', v)] if isinstance(v,str) else list(v)
 
@@ -396,7 +408,7 @@ def sparse_layers(
     freq = freq if isinstance(freq,int) and freq>0 else 1
     return [first<=i<=last and (i+1)%step==0 and i%freq==0 and i not in only for i in every and range(L)]
 
-# %% ../nbs/12_configs.ipynb #c008
+# %% ../nbs/12_configs.ipynb #c026
 _MIXERS = {'mamba':mamba, 'mamba2':mamba, 'conv':shortconv, 'linear_attention':linear, 'compressed':compressed}
 
 def _mixer(c, h, kind):
@@ -405,7 +417,7 @@ def _mixer(c, h, kind):
     if kind in _MIXERS: return _MIXERS[kind](c, h)
     return mla(c, h) if c.int('kv_lora_rank') else attention(c, h, kind)
 
-def _norms(h): return next((int(w) for w in h if w.isdigit()), 2)
+def _norms(c, h): return 4 if c.flag('use_post_norm') else next((int(w) for w in h if w.isdigit()), 2)
 
 def plain_layer(
     c:Reader,     # the config, at this layer
@@ -414,12 +426,12 @@ def plain_layer(
     sparse:bool,  # a mixture?
 )->Layers:
     "A layer as most models have it: norm, mixer, norm, feed-forward"
-    return Layers(1, _mixer(c,h,kind), moe(c,h) if sparse else dense(c,h), _norms(h), 'ln' in h)
+    return Layers(1, _mixer(c,h,kind), moe(c,h) if sparse else dense(c,h), _norms(c,h), 'ln' in h)
 
 def _single(c, h, kind, sparse):
     "Nemotron-H: one mixer or one feed-forward, with one norm"
     if kind in ('mlp','moe'): return Layers(1, NoMixer(), moe(c,h) if kind=='moe' else dense(c,h), 1)
-    return Layers(1, mamba(c,h) if kind=='mamba' else attention(c,h), NoFFN(), 1)
+    return Layers(1, mamba(c,h) if kind in ('mamba','linear_attention') else attention(c,h), NoFFN(), 1)
 
 def _state_only(c, h, kind, sparse): return Layers(1, mamba(c,h), NoFFN(), 1)
 
@@ -445,7 +457,7 @@ def _arctic(c, h, kind, sparse):
     m,H = moe(c,h) if sparse else dense(c,h),c.need('hidden_size')
     return Layers(1, attention(c,h,kind), replace(m, dense=Dense(H)) if sparse and c.flag('use_residual',True) else m, 3 if sparse and c.flag('parallel_attn_mlp_res',True) else 2)
 
-# %% ../nbs/12_configs.ipynb #c009
+# %% ../nbs/12_configs.ipynb #c028
 def _nas(c, h, kind, sparse):
     "Nemotron-NAS: `block_configs` lists what is left of every layer"
     b = c.seq('block_configs')[c.layer]
@@ -519,10 +531,16 @@ def _zamba2(c, h, kind, sparse):
     adapters = r*(H+2*i) + (3*r*(2*H+n*d) if c.flag('use_shared_attention_adapter') else 0)
     return Layers(1, replace(m, beside=a, extra=H*H + adapters - mixer_params(a,H)), NoFFN(), 1)
 
-_LAYERS = {'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
+def _dory(c, h, kind, sparse):
+    "Dory: attention or feed-forward per layer, no norms but scales"
+    if kind=='mlp': d = dense(c,h); return Layers(1, NoMixer(), d, 0, extra=2*d.intermediate+c.need('hidden_size'))
+    a = attention(c,h,kind)
+    return Layers(1, replace(a, extra=2*a.heads*a.head_dim), NoFFN(), 0, extra=c.need('hidden_size'))
+
+_LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c010
+# %% ../nbs/12_configs.ipynb #c030
 def _group(layers):
     "Equal layers gathered, with the order they stand in"
     kinds = list(dict.fromkeys(layers))
@@ -552,6 +570,38 @@ def _all_layers(c, h, f):
     c.layer = 0
     return out
 
+def _draft(c, h, f, layers):
+    "Layers that predict further tokens: like the last layer, with a projection of state and embedding"
+    n = c.int('num_nextn_predict_layers') or (1 if f=='qwen3_next' else 0)
+    if not n: return ()
+    H,words = c.need('hidden_size'),[_SPELT.get(w,w) for w in c.seq('mtp_layers_block_type') if isinstance(w,str)]
+    if words: made = [_single(c,h,w,True) for w in words]
+    else:
+        full = [l for l in layers if isinstance(l.mixer,(Attention,MLA))]
+        if not full: return ()
+        c.layer = len(layers)
+        made = [_LAYERS[f](c,h,'compressed',True) if f=='deepseek_v4' else full[-1]]
+        c.layer = 0
+    made[0] = replace(made[0], norms=made[0].norms+3, extra=made[0].extra+2*H*H)
+    return tuple(replace(l, n=n) for l in made)
+
+_PLAIN_FAMILIES = frozenset('kimi_k2 kimi_k25 kimi_k3 kimi_vl deepseek deepseek_vl_v2 minicpm minicpmv minicpmo internlm internlm2 internlm3 baichuan yi aquila xverse telechat2 telechat3 teleflm solar decilm step1 step3_text step3_vl dots1 bailing_moe '
+                            'ernie4_5 phi4mm phi3_v phi3small molmo ovis internvl_chat h2ovl_chat eagle_2_5_vl granite granitemoe'.split())
+_SHAPES = re.compile(r'dim|size|head|layer|expert|rank|width|state|kernel|group|window|pattern|interval|period|freq|ratio|moe|mixer|block|conv|share|compress|sparse|latent|^n_|^num_|loop|depth')
+_NO_SHAPE = re.compile(r'token|_ids?$|eps|dropout|init|std|_act|activation|version|loss|coef|prob|theta|mscale|beta|cache|label|train|template|image|video|pad|position_|^max_|norm_topk|topk_method|scor|n_group|topk_group|quant|pretraining|rope_')
+
+def _unread(c):
+    "Keys that look as if they shaped the model, and that no rule has asked for"
+    looks = lambda k,v: _SHAPES.search(k) and not _NO_SHAPE.search(k) and (v is True or isinstance(v,int) and v>1 or isinstance(v,(list,dict)) and len(v)>0)
+    return tuple(sorted(k for k,v in c.config.items() if isinstance(k,str) and k not in c.seen and looks(k,v)))
+
+def _remarks(c, f, cls):
+    "What the reader should know of a family that was never seen, and the keys that were passed over"
+    if f in _HABITS or f in _LAYERS or f in _PLAIN_FAMILIES or defaults(f) or defaults(f+'_text') or re.match(r'(Llama|Mistral|Qwen2|Mixtral|DeepseekV3)ForCausalLM', cls): return (),()
+    like = 'deepseek_v3' if c.int('kv_lora_rank') else 'a hybrid of attention and states' if c.int('mamba_heads') or c.int('mamba_state') or c.int('linear_num_value_heads') else 'qwen3_moe' if (c.int('experts') or 0)>1 else 'llama'
+    keys = _unread(c)
+    return keys,(f"model_type {f[:60]!r} is not known to this version; it is read by its keys, as {like}" + (f'; not understood: {", ".join(keys[:12])}' if keys else '') + '. Compare the parameter count with that of the checkpoint.',)
+
 def _max_len(c):
     "The smallest context that a key states (vllm 0.33 `derive_max_model_len_and_key`)"
     keys = ('max_position_embeddings','n_positions','max_seq_len','seq_length','max_target_positions','max_sequence_length','max_seq_length','seq_len')
@@ -560,7 +610,9 @@ def _max_len(c):
 
 def _dtype(c):
     d = str(c('dtype') or c('torch_dtype') or 'bfloat16').removeprefix('torch.').lower()
-    return {'half':'float16','fp16':'float16','bf16':'bfloat16','float':'float32','fp32':'float32'}.get(d,d)
+    d = {'half':'float16','fp16':'float16','bf16':'bfloat16','float':'float32','fp32':'float32','auto':'bfloat16','float64':'float32','double':'float32','float8_e4m3fn':'bfloat16'}.get(d,d)
+    if d not in ('bfloat16','float16','float32'): raise ValueError(f'dtype is {d[:40]!r} in this config but vLLM serves bfloat16, float16 or float32; correct config.json')
+    return d
 
 def _per_layer_inputs(c, f):
     "Gemma-3n and -4: a second table of embeddings, one slice per layer; streams that Gemma-3n mixes"
@@ -579,6 +631,12 @@ def _whisper(c):
     return dict(encoder=(Layers(c.need('encoder_layers'), e, Dense(c.need('encoder_ffn_dim'),False,True), 2, True),), encoder_tokens=tokens, task='transcribe', positions=c.int('max_target_positions') or 448,
                 extra=3*mels*H+H + 3*H*H+H + tokens*H + 2*H)
 
+def _zamba2_shared(c):
+    "The blocks that Zamba2's hybrid layers take turns to use: attention over the layer's input and the embedding together"
+    H,n,i = c.need('hidden_size'),c.need('num_attention_heads'),c.need('intermediate_size')
+    d,kv = c.int('attention_head_dim') or 2*H//n,c.int('num_key_value_heads') or n
+    return (c.int('num_mem_blocks') or 1)*(2*H*(n+2*kv)*d + n*d*H + 3*H*i + 3*H)
+
 def _frame(c, h, f):
     "What a model has outside its layers"
     H,V = c.need('hidden_size'),c.need('vocab_size')
@@ -589,6 +647,7 @@ def _frame(c, h, f):
     if 'pos' in h or 'pos2' in h: out['positions'] = (c.int('max_position_embeddings') or c.int('n_positions') or 1024)+2*('pos2' in h)
     E = c.int('word_embed_proj_dim')
     if E and E!=H: out['embed_dim'],extra = E,extra+2*E*H
+    if f=='zamba2': extra += _zamba2_shared(c)
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)
@@ -603,11 +662,7 @@ def _unloaded(c, h):
     if not cls.endswith('ForMaskedLM'): return ()
     return (('not_loaded', H*H + c.need('vocab_size') + (H if 'mod3' in h else 3*H)),)
 
-def from_config(
-    config:dict,  # what config.json holds
-    name:str='',  # id or path, for messages
-)->ModelArch:
-    "The layers a config describes"
+def _parse(config, name):
     t = text_part(config)
     outer = str(config.get('model_type') or '')
     f = family(t, outer)
@@ -618,9 +673,18 @@ def from_config(
     cls = str(archs[0]) if isinstance(archs,(list,tuple)) and archs else ''
     pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith('LMHeadModel') and not cls.startswith('ChatGLM')
     frame = {'task':'embed' if pooled else 'generate', **_frame(c,h,f)}
-    sight = (config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config).get('vision_config')
-    deep = sight.get('deepstack_visual_indexes') if isinstance(sight,dict) else ()
-    if isinstance(deep,(list,tuple)) and deep: frame['custom'] = frame.get('custom',()) + (('deepstack',len(deep)),)
-    return ModelArch(c.need('hidden_size'), c.need('vocab_size'), c.flag('tie_word_embeddings','tied' in h), _max_len(c), _dtype(c), quant(config), groups, order=order, name=name, model_type=outer, architecture=cls,
-                     norm_bias='ln' in h, final_norms=0 if 'nofinal' in h else 1, embed_norms=int('enorm' in h), head=not pooled, head_bias='hbias' in h or c.flag('lm_head_bias'),
-                     rope_scaling=_scaling(c), towers=towers(config, c.need('hidden_size')), **frame)
+    q,draft = quant(config),_draft(c,h,f,layers)
+    unknown,notes = _remarks(c, f, cls)
+    return ModelArch(c.need('hidden_size'), c.need('vocab_size'), c.flag('tie_word_embeddings','tied' in h), _max_len(c), _dtype(c), q, groups, order=order, name=name, model_type=outer, architecture=cls,
+                     norm_bias='ln' in h, final_norms=0 if 'nofinal' in h else 1, embed_norms=int('enorm' in h), head=not pooled, head_bias='hbias' in h or c.flag('lm_head_bias'), draft=draft,
+                     rope_scaling=_scaling(c), towers=towers(config, c.need('hidden_size')), kv_dtype=q.kv_dtype if q else None, unknown=unknown, notes=notes, **frame)
+
+def from_config(
+    config:dict,  # what config.json holds
+    name:str='',  # id or path, for messages
+)->ModelArch:
+    "The layers a config describes"
+    if not isinstance(config,dict): raise ValueError(f'a config is a mapping of keys, not {type(config).__name__}; pass what config.json holds')
+    try: return _parse(config, name)
+    except (TypeError,KeyError,AttributeError,IndexError,ZeroDivisionError,OverflowError,RecursionError) as ex:
+        raise ValueError(f'this config cannot be read: a key holds a value of the wrong kind ({type(ex).__name__}: {" ".join(str(ex).split())[:100]}); compare it with the config.json of the original model') from ex

@@ -51,7 +51,7 @@ class Attention:
 
     def __post_init__(self):
         if min(self.heads, self.kv_heads, self.head_dim)<1: raise ValueError(f'attention needs at least one head and one element, not heads={self.heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}')
-        if self.heads % self.kv_heads: raise ValueError(f'{self.heads} query heads cannot share {self.kv_heads} KV heads evenly')
+        if self.heads % self.kv_heads: raise ValueError(f'{self.heads} query heads cannot share {self.kv_heads} KV heads evenly; correct num_attention_heads or num_key_value_heads')
 
     @property
     def v_dim(self)->int: # elements

@@ -98,7 +98,7 @@ def _gemma4(c, H, top):
     k = c.int('default_output_length') or 280
     return _tower('image', c, parts, 2*(c.int('position_embedding_size') or 10240)*E + ch*p*p*E + E*H, tokens=k, patches=k*(c.int('pooling_kernel_size') or 3)**2)
 
-# %% ../nbs/11_towers.ipynb #c015
+# %% ../nbs/11_towers.ipynb #c001
 def _pixtral(c, H, top):
     "No positions, no biases; Mistral-3 merges patches before the projector"
     n,E,I,_,p,image,ch = _facts(c)
@@ -158,6 +158,13 @@ def _step(c, H, top):
     if not c.config: n,E,I,p,image = 47,1536,8960,14,728
     return _tower('image', c, blocks(n,E,I,extra=2*E), ch*p*p*E + (image//p)**2*E + 2*E, mlp(E*9,2*E) + mlp(18*E,4*E) + 4*E*H, tokens=169*14, patches=(image//p)**2*14)
 
+def _merged_siglip(c, H, top):
+    "SigLIP whose patches are merged four to one by the projector (PaddleOCR-VL, LFM2-VL)"
+    parts,fixed,k = _vit(c, H, top)
+    E,paddle = _facts(c)[1],top.get('model_type')=='paddleocr_vl'
+    if not paddle: k = c.int('num_patches') or 256; fixed = fixed-((_facts(c)[5]//_facts(c)[4])**2-k)*E
+    return _tower('image', c, parts, fixed + (2*E if paddle else 8*E), mlp(4*E, 4*E if paddle else top.get('projector_hidden_size') or 2560, H), tokens=k//4, patches=k)
+
 def _idefics3(c, H, top):
     parts,fixed,k = _vit(c, H, top)
     s = top.get('scale_factor') or 2
@@ -187,12 +194,27 @@ def _glm_asr(c, H, top):
     (divided,rest),fixed = whisper_encoder(c)
     return _tower('audio', c, (divided,rest), fixed-(c.int('max_source_positions') or 1500)*E, mlp(c.int('intermediate_size') or 4*E,2*H,H), tokens=375, patches=1500)
 
-# %% ../nbs/11_towers.ipynb #c004
+# %% ../nbs/11_towers.ipynb #c002
+def _omni_audio(c, H, top):
+    "Qwen2.5-Omni: Whisper without positions, one matrix to the language model"
+    n,E,I,*_ = _facts(c)
+    parts,fixed = whisper_encoder(c)
+    out = c.int('output_dim') or H
+    return _tower('audio', c, parts, fixed-(c.int('max_source_positions') or 1500)*E + 2*out, mlp(E,out), tokens=750, patches=1500, out=out)
+
+def _qwen3_audio(c, H, top):
+    "Qwen3-Omni and -ASR: three convolutions over time and frequency, then blocks"
+    n,E,I,*_ = _facts(c)
+    d,mels,out = c.int('downsample_hidden_size') or 480,c.int('num_mel_bins') or 128,c.int('output_dim') or H
+    conv = 9*d+d + 2*(9*d*d+d) + d*(-(-mels//8))*E
+    return _tower('audio', c, blocks(n,E,I), conv + 2*E, mlp(E,E,out), tokens=390, patches=1500, out=out)
+
+# %% ../nbs/11_towers.ipynb #c005
 _RECIPES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_encoder':_qwen25_vl, 'qwen3_vl':_qwen3_vl, 'qwen3_vl_moe':_qwen3_vl, 'qwen3_5':_qwen3_vl, 'qwen3_5_moe':_qwen3_vl, 'qwen3_omni_moe_vision_encoder':_qwen3_vl, 'qwen4_exp':_qwen3_vl,
     'siglip_vision_model':_siglip, 'siglip2_vision_model':_siglip, 'clip_vision_model':_clip, 'gemma3':_gemma3, 'gemma4_vision':_gemma4, 'paligemma':_paligemma, 'pixtral':_pixtral, 'llama4_vision_model':_llama4, 'llama4':_llama4, 'mllama_vision_model':_mllama,
     'kimi_k25':_moonvit, 'kimi_k3':_moonvit, 'kimi_vl':_moonvit, 'moonvit':_moonvit, 'intern_vit_6b':_internvl, 'internvl_vision':_internvl, 'internvl_chat':_internvl, 'glm4v':_glm4v, 'glm4v_moe':_glm4v, 'glm4v_vision':_glm4v, 'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax,
-    'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr}
-_FIRST = ('gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat')  # models whose own name decides: their encoder is a common one, their projector is not
+    'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio, 'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip}
+_FIRST = ('paddleocr_vl','lfm2_vl','gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat')  # models whose own name decides: their encoder is a common one, their projector is not
 
 _ALWAYS = ('llama4','step3p7')  # their classes build an encoder of the default size when the config describes none
 
