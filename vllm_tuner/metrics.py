@@ -168,10 +168,10 @@ def _text(source, timeout):
     "The text of a page, and what to call it"
     if isinstance(source,str) and re.match(r'https?://', source): return _fetch(source, timeout), source
     if isinstance(source,bytes): return source.decode('utf-8','replace'), 'the page'
-    if isinstance(source,Path) or isinstance(source,str) and '\n' not in source:
+    if isinstance(source,Path) or re.fullmatch(r'[^\n<{]{1,1000}', str(source)):
         p = Path(source).expanduser()
-        if source!='' and not p.is_file(): raise ValueError(f'{str(source)[:200]!r} is no file that exists; give a URL such as http://localhost:8000, a saved page, or its text')
-        return (p.read_text(encoding='utf-8', errors='replace')[:_LIMIT], p.name) if source!='' else ('','the page')
+        if not p.is_file(): raise ValueError(f'{str(source)[:200]!r} is no file that exists; give a URL such as http://localhost:8000, a saved page, or its text')
+        return p.read_text(encoding='utf-8', errors='replace')[:_LIMIT], p.name
     return str(source), 'the page'
 
 # %% ../nbs/29_metrics.ipynb #c013
