@@ -5,18 +5,21 @@
 # %% ../nbs/31_workloads.ipynb #c002
 from __future__ import annotations
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 import numpy as np
+from .metrics import Metrics, read_metrics
+from .traces import Trace, burstiness, read_trace
 from .units import real
 
 # %% auto #0
 __all__ = ['METRICS', 'DEFAULT_LENGTHS', 'SYNTHETIC', 'Distribution', 'WorkloadProfile', 'from_lengths', 'create_synthetic',
-           'Requests', 'requests']
+           'of_trace', 'from_trace', 'from_metrics', 'Requests', 'requests', 'in_flight', 'plot_workload']
 
 # %% ../nbs/31_workloads.ipynb #c005
 class Distribution(dict):
-    "Values and their shares, scaled to sum to one; frozen and hashable"
+    "Values and their shares, which sum to one; frozen and hashable"
     def __init__(self,
         shares,       # {value: share}, or one value
         name:str='distribution', # for messages
@@ -25,8 +28,20 @@ class Distribution(dict):
         pairs = [(real(v, f'a value of {name}', 0), real(p, f'a share in {name}', 0)) for v,p in shares.items()]
         total = sum(p for _,p in pairs)
         if not total: raise ValueError(f'{name} is {str(dict(shares))[:60]} but its shares must sum to more than 0')
+        if abs(total-1)>.01: raise ValueError(f'the shares in {name} sum to {total:.6g} but must sum to 1 (within 1 %); ' + ('divide them by 100' if abs(total-100)<1 else 'for counts use Distribution.from_counts'))
         total = 1. if abs(total-1)<1e-9 else total
         super().__init__(sorted((int(v) if v==int(v) else v, p/total) for v,p in pairs if p))
+
+    @classmethod
+    def from_counts(cls,
+        counts,       # {value: how often}, or an iterable of values
+        name:str='distribution', # for messages
+    )->Distribution:
+        "A distribution from how often each value occurred"
+        counts = counts if isinstance(counts,Mapping) else Counter(counts)
+        total = sum(real(n, f'a count in {name}', 0) for n in counts.values())
+        if not total: raise ValueError(f'{name} holds no counts; it needs at least one value that occurred')
+        return cls({v:n/total for v,n in counts.items()}, name)
 
     def _frozen(self, *a, **kw): raise TypeError('a Distribution does not change; make a new one')
     __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _frozen
@@ -105,7 +120,7 @@ def _lengths(w):
     seq = named.get('sequence_length_distribution') or (DEFAULT_LENGTHS if i is None or o is None else None)
     if i is None: i = _split(seq, 1-w.output_share, 'input_length_distribution')
     if o is None: o = _split(seq, w.output_share, 'output_length_distribution')
-    seq = named.get('sequence_length_distribution') or Distribution(_merge(zip(i.quantile(_MIDS)+o.quantile(_MIDS), [1]*len(_MIDS))))
+    seq = named.get('sequence_length_distribution') or Distribution.from_counts(float(x) for x in i.quantile(_MIDS)+o.quantile(_MIDS))
     for d,k in ((i,'input_length_distribution'),(o,'output_length_distribution'),(named.get('batch_size_distribution',{1:1}),'batch_size_distribution')):
         if min(d)<1: raise ValueError(f'{k} holds {min(d)} but every length and batch must be at least 1')
     return dict(batch_size_distribution=named.get('batch_size_distribution', Distribution({1:1.})), sequence_length_distribution=seq, input_length_distribution=i, output_length_distribution=o)
@@ -116,7 +131,7 @@ _MIDS = (np.arange(20)+.5)/20  # twenty equal shares
 def _around(mean, spread, name):
     "A length, or nine equally likely ones evenly around it"
     mean = real(mean, name, 1, 1e8)
-    return Distribution(_merge((max(1, round(mean*(1+spread*k/4))),1) for k in range(-4,5)) if spread else max(1,round(mean)), name)
+    return Distribution.from_counts((max(1, round(mean*(1+spread*k/4))) for k in range(-4,5)), name) if spread else Distribution(max(1,round(mean)), name)
 
 def from_lengths(
     input_len:float,                       # mean prompt, tokens
@@ -152,6 +167,53 @@ def create_synthetic(
 WorkloadProfile.create_synthetic = staticmethod(create_synthetic)
 
 # %% ../nbs/31_workloads.ipynb #c023
+def _summary(values, name, most=64):
+    "At most `most` equally likely values with the same mean"
+    v = np.sort(np.asarray(values, dtype=float))
+    u,n = np.unique(v, return_counts=True)
+    if len(u)<=most: return Distribution.from_counts({float(x):int(k) for x,k in zip(u,n)}, name)
+    return Distribution.from_counts((max(1,round(float(part.mean()))) for part in np.array_split(v,most)), name)
+
+def of_trace(
+    t:Trace, # recorded requests
+    **kw,    # fields of `WorkloadProfile` that replace the trace's
+)->WorkloadProfile:
+    "A profile that replays a trace"
+    together = np.unique(t.arrival, return_counts=True)[1] if t.arrival is not None else [1]
+    own = dict(requests_per_second=t.requests_per_second, max_concurrency=t.users, num_requests=len(t), input_length_distribution=_summary(t.input,'input lengths'), output_length_distribution=_summary(t.output,'output lengths'),
+               batch_size_distribution=_summary(together,'arrivals together',16), burstiness=max(1e-3, burstiness(t.arrival)) if t.arrival is not None else 1., prefix_hit_rate=float(t.cached.sum()/t.input.sum()) if t.cached is not None else 0., trace=t, name=t.name)
+    return WorkloadProfile(**{**own, **kw})
+
+def from_trace(
+    source,            # what `read_trace` takes, or a `Trace`
+    columns:dict=None, # role -> column name, for files with names of their own
+    unit:str=None,     # unit of the times, `None` to tell from the file
+    tokenizer=None,    # counts the tokens of a text
+    benchmark:int=None,# which run of a GuideLLM report
+    progress:bool=None,# show a bar; `None` for when a terminal watches
+    **kw,              # fields of `WorkloadProfile` that replace the trace's
+)->WorkloadProfile:
+    "A workload from recorded requests: Azure, BurstGPT, Mooncake, ShareGPT, Splitwise, Vidur, benchmark results, plain tables"
+    return of_trace(source if isinstance(source,Trace) else read_trace(source, columns, unit, tokenizer, benchmark, progress), **kw)
+
+def from_metrics(
+    source,             # URL of a server, path of a saved page, its text, or `Metrics`
+    later=None,         # a second page, written later
+    seconds:float=None, # time between the two
+    model:str=None,     # served name, where a page has several
+    timeout:float=3.,   # seconds to wait for a server
+    **kw,               # fields of `WorkloadProfile` that replace the page's
+)->WorkloadProfile:
+    "A workload from a running server's own counters; where no rate is known, as many users as were in flight"
+    m = source if isinstance(source,Metrics) else read_metrics(source, later, seconds, model, timeout)
+    rate = m.requests_per_second or None
+    users = None if rate else max(1, round(m.concurrency))
+    own = dict(requests_per_second=rate, max_concurrency=users, input_length_distribution=m.input, output_length_distribution=m.output, prefix_hit_rate=m.prefix_hit_rate, name=m.models[0] if m.models else 'metrics')
+    return WorkloadProfile(**{**own, **kw})
+
+WorkloadProfile.from_trace,WorkloadProfile.from_metrics = staticmethod(from_trace),staticmethod(from_metrics)
+
+# %% ../nbs/31_workloads.ipynb #c027
 @dataclass(frozen=True, slots=True, eq=False)
 class Requests:
     "Requests in order of arrival"
@@ -160,6 +222,9 @@ class Requests:
     output:np.ndarray    # answer tokens
     cached:np.ndarray    # prompt tokens found in the prefix cache
     users:int|None=None  # requests in flight at most, `None` for no gate
+    blocks:np.ndarray|None=None  # hashes of the prompts' blocks, one request after the other, where a trace has them
+    offsets:np.ndarray|None=None # where each request's hashes begin, one more than there are requests
+    block_size:int=0     # tokens of one hashed block
 
     def __len__(self): return len(self.arrival)
 
@@ -171,16 +236,67 @@ def _arrivals(w, n, rng):
     gap = rng.gamma(w.burstiness, w.batch_size_distribution.mean/(w.requests_per_second*w.burstiness), groups)
     return np.repeat(np.cumsum(gap)-gap[0], size[:groups])[:n]
 
+def _replay(w, n, rng):
+    "The first `n` recorded requests, begun anew where there are fewer, at the profile's rate"
+    t,k = w.trace,np.arange(n)%len(w.trace)
+    i,o = t.input[k].astype(np.int64),t.output[k].astype(np.int64)
+    hit = t.cached[k] if t.cached is not None and n<=len(t) else t.cached[k] if t.cached is not None else np.maximum(np.minimum(w.prefix_tokens,i-1)*(np.arange(n)>0), (w.prefix_hit_rate*i).astype(np.int64))
+    if t.arrival is None or w.requests_per_second is None: when = _arrivals(w, n, rng)
+    else:
+        lap = t.duration+(t.duration/max(1,len(t)-1))
+        when = (t.arrival[k]+lap*(np.arange(n)//len(t)))*((t.requests_per_second or w.requests_per_second)/w.requests_per_second)
+    part = dict(blocks=t.blocks[:t.offsets[n]], offsets=t.offsets[:n+1], block_size=t.block_size) if t.blocks is not None and n<=len(t) else {}
+    return Requests(when, i, o, np.minimum(hit, i-1), w.max_concurrency, **part)
+
 def requests(
     w:WorkloadProfile,   # the profile
     n:int|None=None,     # how many; `None` for `num_requests`, else 1000
     seed:int=0,          # of the random numbers
 )->Requests:
-    "A list of requests drawn from a profile"
-    n = n or w.num_requests or 1000
+    "A list of requests drawn from a profile, or replayed from its trace"
+    n = int(real(n, 'n', 1, 1e9)) if n is not None else w.num_requests or 1000
     rng = np.random.default_rng(seed)
+    if w.trace is not None and len(w.trace): return _replay(w, n, rng)
     i,o = w.input_length_distribution.sample(n,rng).astype(np.int64), w.output_length_distribution.sample(n,rng).astype(np.int64)
     hit = np.maximum(np.minimum(w.prefix_tokens, i-1)*(np.arange(n)>0), (w.prefix_hit_rate*i).astype(np.int64))
     return Requests(_arrivals(w,n,rng), i, o, np.minimum(hit, i-1), w.max_concurrency)
 
 WorkloadProfile.requests = requests
+
+# %% ../nbs/31_workloads.ipynb #c033
+def in_flight(
+    r:Requests,        # requests with arrivals
+    tpot_ms:float=20., # assumed time per answer token, ms
+):                     # (times, requests in flight from each on)
+    "How many requests are in flight when every answer token takes `tpot_ms`"
+    end = r.arrival+r.output*tpot_ms/1000
+    t = np.concatenate([r.arrival,end]); step = np.concatenate([np.ones(len(r)),-np.ones(len(r))])
+    k = np.lexsort((step,t))
+    return t[k], np.cumsum(step[k])
+
+def plot_workload(
+    w:WorkloadProfile, # what to draw
+    seed:int=0,        # of the random numbers
+    tpot_ms:float=20., # assumed time per answer token, ms
+    axes=None,         # three axes to draw on
+):
+    "Lengths, arrivals, requests in flight"
+    import matplotlib.pyplot as plt
+    from vllm_tuner.style import BLUE, GREEN, ORANGE, new_axes
+    if axes is None: axes = plt.subplots(1, 3, figsize=(10,2.8), layout='constrained')[1]
+    r = requests(w, min(w.num_requests or 1000, 20_000), seed)
+    top = max(r.input.max(), r.output.max())
+    edges = np.unique(np.geomspace(max(1,min(r.input.min(),r.output.min())), top+1, 30).astype(int))
+    for v,c,label in ((r.input,BLUE,'prompt'),(r.output,ORANGE,'answer')): axes[0].hist(v, bins=edges, color=c, alpha=.6, label=f'{label}, {v.mean():,.0f} mean')
+    axes[0].set(xscale='log', xlabel='tokens', ylabel='requests', title='lengths'); axes[0].legend(frameon=False, fontsize=8)
+    if r.arrival.max()>0:
+        axes[1].hist(r.arrival, bins=min(60,max(5,len(r)//10)), color=GREEN); axes[1].set(xlabel='s', ylabel='arrivals', title=f'arrivals, {len(r)/r.arrival.max():.3g} per second')
+        t,n = in_flight(r, tpot_ms); axes[2].step(t, n, color=GREEN, where='post'); axes[2].set(xlabel='s', ylabel='requests', title=f'in flight at {tpot_ms:g} ms per token')
+    else:
+        n = w.max_concurrency or len(r)
+        axes[1].bar([0], [len(r)], color=GREEN, width=.4); axes[1].set(xticks=[0], xticklabels=['start'], ylabel='arrivals', title=f'{n:,} users ask in turn' if w.max_concurrency else 'all at once')
+        axes[2].axhline(n, color=GREEN); axes[2].set(ylim=(0,1.2*n), ylabel='requests', title='in flight at most', xticks=[])
+    for a in axes: a.spines[['top','right']].set_visible(False)
+    return axes
+
+WorkloadProfile.plot = plot_workload
