@@ -4,10 +4,9 @@
 
 # %% ../nbs/31_workloads.ipynb #c002
 from __future__ import annotations
-import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import numpy as np
 from .metrics import Metrics, read_metrics
 from .traces import Trace, burstiness, read_trace
@@ -282,7 +281,7 @@ def plot_workload(
 ):
     "Lengths, arrivals, requests in flight"
     import matplotlib.pyplot as plt
-    from vllm_tuner.style import BLUE, GREEN, ORANGE, new_axes
+    from vllm_tuner.style import BLUE, GREEN, ORANGE
     if axes is None: axes = plt.subplots(1, 3, figsize=(10,2.8), layout='constrained')[1]
     r = requests(w, min(w.num_requests or 1000, 20_000), seed)
     top = max(r.input.max(), r.output.max())
