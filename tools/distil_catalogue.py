@@ -9,7 +9,8 @@ import json, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ALWAYS = {'model_type','architectures','dtype','torch_dtype','quantization_config','text_config','vision_config','audio_config','layer_types','rope_parameters','rope_scaling','rope_theta','layers_block_type','hybrid_override_pattern'}
+ALWAYS = {'model_type','architectures','dtype','torch_dtype','quantization_config','text_config','vision_config','audio_config','layer_types','rope_parameters','rope_scaling','rope_theta','layers_block_type','hybrid_override_pattern',
+          'swa_num_attention_heads','swa_num_key_value_heads','swa_head_dim','swa_v_head_dim'}
 SILENT = {'hidden_act','max_window_layers','rope_interleave','indexer_rope_interleave'}  # read by nothing that changes a shape, or only together with a switch that is off
 RUNS = ('moe_layer_freq','attn_type_list','hybrid_layer_pattern','mlp_layer_types','layers_block_type','compress_ratios','indexer_types','block_configs')
 NEUTRAL = re.compile(r'layernorm|norm$|rotary|embed_positions')
@@ -72,7 +73,7 @@ def shape(c, read):
             for k in [k for k,v in part.items() if not v]: del part[k]
     for k in RUNS:
         if isinstance(out.get(k), list): out[k] = runs(out[k])
-    if 'sparse_attention_config' in out: del out['sparse_attention_config']
+    if 'sparse_attention_config' in out: out['sparse_attention_config'] = {k: v for k,v in out['sparse_attention_config'].items() if isinstance(v, (int, bool)) and k.startswith(('sparse_num','sparse_index','use'))}
     return out
 
 

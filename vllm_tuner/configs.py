@@ -15,8 +15,9 @@ from .towers import towers
 __all__ = ['family', 'rope', 'head_dim', 'attention', 'mla', 'compressed', 'mamba', 'linear', 'shortconv', 'layer_kinds', 'dense',
            'moe', 'sparse_layers', 'plain_layer', 'text_part', 'from_config']
 
-# %% ../nbs/12_configs.ipynb #c013
+# %% ../nbs/12_configs.ipynb #c007
 _TABLE = '''
+llama4 arctic nemotron-nas mllama glm5_next:
 qwen qwen2 qwen2_moe qwen2_audio_text dream telechat: qkv no_o
 mimo: qkv no_o
 deepseek_v4: sinks hc
@@ -74,6 +75,7 @@ granite_swa granitemoe_swa: sinks
 apertus apertus1p5: up qk xielu
 seed_oss: no_o
 minimax_m2: rb
+minimax_m3 minimax_m3_vl: rb
 afmoe beam: 4 qk gate rb
 laguna: qk headgate rb
 flint: qk sinks
@@ -540,7 +542,7 @@ def _dory(c, h, kind, sparse):
 _LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c030
+# %% ../nbs/12_configs.ipynb #c009
 def _group(layers):
     "Equal layers gathered, with the order they stand in"
     kinds = list(dict.fromkeys(layers))
@@ -673,7 +675,9 @@ def _parse(config, name):
     cls = str(archs[0]) if isinstance(archs,(list,tuple)) and archs else ''
     pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith('LMHeadModel') and not cls.startswith('ChatGLM')
     frame = {'task':'embed' if pooled else 'generate', **_frame(c,h,f)}
-    q,draft = quant(config),_draft(c,h,f,layers)
+    aside = config.get('hf_quant_config')
+    q = quant(config if 'quantization_config' in config or not isinstance(aside,dict) else {'quantization_config':{'quant_method':'modelopt', **aside.get('quantization',{})}})
+    draft = _draft(c,h,f,layers)
     unknown,notes = _remarks(c, f, cls)
     return ModelArch(c.need('hidden_size'), c.need('vocab_size'), c.flag('tie_word_embeddings','tied' in h), _max_len(c), _dtype(c), q, groups, order=order, name=name, model_type=outer, architecture=cls,
                      norm_bias='ln' in h, final_norms=0 if 'nofinal' in h else 1, embed_norms=int('enorm' in h), head=not pooled, head_bias='hbias' in h or c.flag('lm_head_bias'), draft=draft,
