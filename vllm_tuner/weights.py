@@ -15,8 +15,8 @@ from .versions import release
 # %% auto #0
 __all__ = ['Split', 'padding', 'split', 'attention', 'latent', 'indexer', 'mamba', 'linear_attention', 'cross', 'mixer', 'dense',
            'experts', 'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'tables', 'scales',
-           'buffers', 'weight_bytes', 'relayout', 'absorbed', 'adapter_elements', 'lora_bytes', 'draft_bytes',
-           'resident_bytes', 'params']
+           'buffers', 'trinkets', 'weight_bytes', 'relayout', 'absorbed', 'adapter_elements', 'lora_bytes',
+           'draft_bytes', 'resident_bytes', 'params']
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,12 @@ class Split:
     pad:tuple[int,int]=(1,1)  # what the kernel of the experts rounds their inner width and the stream's up to, elements
     router:int=0        # bytes of one router weight, 0 for the model's dtype
     gate:str='plain'    # kind of the router's matrix: a few classes let checkpoints quantise it
+    corrected:bool=False# routers have a score correction
+    norms:int=1         # ranks that share norms over all heads
 
+_CORRECTED = ('Glm4Moe','Glm4v','NemotronH','SolarOpen','Ernie4_5','Laguna','Longcat','MiMoV2','ExaoneMo','Afmoe','HYV3','AliceAI')  # a score correction, whatever the config says
 _QUANT_ROUTERS = ('Qwen3Moe','Qwen3VLMoe','Qwen3OmniMoe','Lfm2Moe','K2Horizon')  # their GateLinear is given the `quant_config`
-_FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','MiMoV2','BailingMoeV','Param2','Afmoe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
+_FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','MiMoV2','BailingMoeV','Param2','Afmoe','Ernie4_5_Moe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
 
 def padding(
     arch:ModelArch, # the model
@@ -56,7 +59,8 @@ def split(
     wide,ep = tp*dp*engine.prefill_context_parallel_size, engine.enable_expert_parallel
     shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) else tp
     router = 4 if arch.architecture.startswith(_FP32_ROUTERS) or dict(arch.custom).get('router_fp32') else 0
-    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if arch.architecture.startswith(_QUANT_ROUTERS) else 'plain')
+    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if arch.architecture.startswith(_QUANT_ROUTERS) else 'plain',
+                 arch.architecture.startswith(_CORRECTED), tp if arch.architecture.startswith('MiniMax') else 1)
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def _linear(out, in_, *names, parts=0, bias=False, row=False, kind='linear'):
@@ -74,7 +78,7 @@ def attention(
     if a.latent_q: q = [_linear(a.latent_q,H,p+'q_a_proj'), _linear(heads*a.head_dim,a.latent_q,p+'q_b_proj')]; rows -= heads*a.head_dim
     else: q = []
     qkv = _linear(rows,H,p+'qkv_proj',p+'q_proj',p+'k_proj',p+'v_proj',parts=3 if kv else 1,bias=a.bias)
-    norm = {'':0,'head':(1+bool(kv))*a.head_dim}.get(a.qk_norm, (heads+kv)*a.head_dim)*(2 if a.qk_norm_bias else 1)
+    norm = {'':0,'head':(1+bool(kv))*a.head_dim}.get(a.qk_norm, (a.heads+a.kv_heads)*a.head_dim//s.norms)*(2 if a.qk_norm_bias else 1)
     return q+[qkv, _linear(H,heads*a.v_dim,p+'o_proj',bias=a.out_bias,row=True), _vector(norm+a.extra+(heads if a.sinks else 0))]
 
 # %% ../nbs/20_weights.ipynb #c011
@@ -192,7 +196,7 @@ def mixture(
     beside = dense(f.dense,s) if f.dense else []
     gate = [Matrix(1,s.hidden)] if f.shared_gate else []
     latent = [_linear(f.latent,s.hidden,'mlp.fc1_latent_proj'), _linear(s.hidden,f.latent,'mlp.fc2_latent_proj')] if f.latent else []
-    return [Matrix(f.experts,s.hidden,('mlp.gate',),size=s.router,kind=s.gate), _vector(f.experts if f.router_bias else 0,0 if f.bias else 4), *experts(f,s), *shared, *gate, *beside, *latent, _vector(f.extra)]
+    return [Matrix(f.experts,s.hidden,('mlp.gate',),size=s.router,kind=s.gate), _vector(f.experts if f.router_bias or s.corrected else 0,0 if f.bias else 4), *experts(f,s), *shared, *gate, *beside, *latent, _vector(f.extra)]
 
 def feed_forward(
     f,       # any feed-forward
@@ -214,6 +218,8 @@ Moondream MuseGlimmer NemotronHF NemotronHP OlmoHybrid Olmoe OPT Orion PaliGemma
 _HEADS = tuple(x for x in _ALL if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2')) + ('Aria','Idefics3','SmolVLM','Phi4MM')  # head
 _NORMS = tuple(x for x in _ALL if x not in ('Qwen3_5','Qwen3Next','Phi3V'))  # final norm
 
+_TRANSFORMERS = ('Arcee','Cwm','FlexOlmo','GlmFor','GPTBigCode','GPTNeoX','HunYuanDense','HunYuanMoE','Jais2','Kolibri','Mellum','Nanbeige','OlmoFor','Olmo2','Olmo3','PhiFor','SeedOss','SmolLM3','Starcoder2','VaultGemma','SolarOpen','Mistral4','Transformers')
+_BERTS = ('Bert','Roberta','XLMRoberta')  # positions and token types are vocabularies, too, padded to 64 and divided
 _POOLED = ('LlamaModel','MistralModel','Qwen2Model','JinaEmbeddingsV5Model')  # made from classes with a head
 
 def _everywhere(arch, names): return arch.architecture.startswith(tuple(names)) and not arch.architecture.startswith('FalconH1')
@@ -228,14 +234,15 @@ def ends(
     rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
     head,early = arch.head or arch.architecture in _POOLED, first or _everywhere(arch,_ALL)
     table = Matrix(arch.vocab if arch.architecture.startswith('Whisper') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
-    cut = s.tp if arch.architecture.startswith(('Bert','Roberta','XLMRoberta','Gte','Nomic')) else 1  # their position table is a vocabulary, too
-    out = [_vector((round_up(arch.positions,64) if cut>1 else arch.positions)*s.hidden//cut + arch.embed_norms*norms)] if early else []
+    bert = arch.architecture.startswith(_BERTS)
+    positions = (round_up(arch.positions,64)//s.tp + 64//s.tp-1 - arch.architecture.startswith('Bert') if bert else arch.positions)*s.hidden
+    out = [_vector(positions + arch.embed_norms*norms)] if early else []
     if early and (ple := dict(arch.custom)).get('ple_width'): out += [Matrix(round_up(ple['ple_vocab'],64)//s.tp, ple['ple_width'])]
     if early or last and arch.tied and head: out += [table]
     if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
     if last or _everywhere(arch,_NORMS): out += [_vector(arch.final_norms*norms)]
     if head and not arch.tied and (last or _everywhere(arch,_HEADS)): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
-    if last and arch.head_bias: out += [_vector(rows)]
+    if arch.head_bias and (last or _everywhere(arch,_HEADS)) and not arch.architecture.startswith(_TRANSFORMERS): out += [_vector(rows)]
     return [m for m in out if m.out]
 
 # %% ../nbs/20_weights.ipynb #c027
@@ -276,8 +283,6 @@ def _caching(m): return isinstance(m,(Attention,MLA)) + bool(getattr(m,'beside',
 
 def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
 
-_TRANSFORMERS = ('Arcee','Cwm','FlexOlmo','GlmFor','GPTBigCode','GPTNeoX','HunYuanDense','HunYuanMoE','Jais2','Kolibri','Mellum','Nanbeige','OlmoFor','Olmo2','Olmo3','PhiFor','SeedOss','SmolLM3','Starcoder2','VaultGemma','SolarOpen','Mistral4','Transformers')
-
 def tables(
     arch:ModelArch,    # the model
     groups:list[Layers], # layers of the stage
@@ -287,7 +292,9 @@ def tables(
     "Bytes of the rotary tables"
     wide = arch.architecture.startswith('GptOss')
     ropes = {r for g in groups for r in _ropes(g.mixer)}
-    if arch.architecture.startswith(_TRANSFORMERS) and release(version)>=(0,30,0): return sum(4*r.dim for r in ropes)
+    if arch.architecture.startswith(_TRANSFORMERS) and release(version)>=(0,30,0):
+        kinds = {(r,bool(getattr(g.mixer,'window',None)) and bool(arch.order)) for g in groups for r in _ropes(g.mixer)}
+        return sum(4*r.dim for r,_ in kinds)
     second = {replace(r,key='indexer') for g in groups if _sparse(g.mixer) and arch.architecture.startswith('DeepseekV32') for r in _ropes(g.mixer)}
     return sum(r.size for r in ropes|second)*(4 if wide else b)
 
@@ -322,6 +329,30 @@ def buffers(
 # %% ../nbs/20_weights.ipynb #c031
 def _size(arch, device, engine): return _SIZES.get(resolve_dtype(engine.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', engine.vllm_version), 2)
 
+def trinkets(
+    arch:ModelArch, # the model
+    s:Split,        # the layout
+    groups:list[Layers], # layers of the stage
+    b:int,          # bytes of one element of the model's dtype
+)->int:
+    "Small buffers that single classes register: normalisers, multipliers, positions, tables of their encoders"
+    name,out = arch.architecture,0
+    if name.startswith('Gemma') and not name.startswith('Gemma4'): out += b
+    if name.startswith('Gemma4'):
+        out += b*(1 + len(groups) + (3 if 'ple_width' in dict(arch.custom) else 0) + sum(g.mixer.head_dim for g in groups if not g.mixer.shares_kv) + sum(arch.hidden+1 for g in groups if isinstance(g.ffn,MoE)))
+    if name.startswith('FalconH1'): out += sum(m.out*b for g in groups for m in mamba(g.mixer,s)[:1])
+    if name.startswith('Apertus'): out += 4*len(groups)
+    if name.startswith(_BERTS): out += 8*arch.positions
+    return out + sum(_tower_tables(name,t,b) for t in arch.towers)
+
+def _tower_tables(name, t, b):
+    head = t.hidden//t.heads if t.heads else 0
+    if t.kind!='image': return 0
+    if name.startswith(('Qwen2VL','Qwen2_5_VL','Qwen3VL','Qwen3_5')): return 8192*(head//2)*b
+    if name.startswith(('Mistral3','Pixtral')): return 4*head
+    if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4)
+    return 4*t.hidden*b if name.startswith('Kimi') else 0
+
 def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if {'ple_width','deepstack'} & dict(arch.custom).keys() or any(_sparse(g.mixer) for g in arch.groups) else 0
 
 def _outside(arch, s):
@@ -350,7 +381,7 @@ def weight_bytes(
     mine = stage_indices(arch,engine,pp_rank)
     encoder = _bytes([replace(m,copies=m.copies*g.n) for g in arch.encoder for m in layer(g,s)],None,None,b) if first else 0
     return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine),engine.vllm_version)
-            + encoder + b*_outside(arch,s) + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
+            + trinkets(arch,s,[arch.groups[k] for k in arch.layer_kinds[mine.start:mine.stop]],b) + encoder + b*_outside(arch,s) + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
 
 # %% ../nbs/20_weights.ipynb #c037
 def _swizzled(m, b, old):
