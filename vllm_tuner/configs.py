@@ -118,7 +118,7 @@ def family(
     t = str(config.get('model_type') or outer)
     archs = config.get('architectures')
     cls = re.sub(r'(ForCausalLM|ForConditionalGeneration|LMHeadModel|ForMaskedLM|ForSequenceClassification|Model)$', '', str(archs[0])) if isinstance(archs,(list,tuple)) and archs else ''
-    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
+    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), re.sub('_vl|_omni|_text|_thinker', '', t).replace('qwen2_5','qwen2'), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
     return next((n for n in names if n in _HABITS), t)
 
 # %% ../nbs/12_configs.ipynb #c016
@@ -675,6 +675,9 @@ def _parse(config, name):
     cls = str(archs[0]) if isinstance(archs,(list,tuple)) and archs else ''
     pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith('LMHeadModel') and not cls.startswith('ChatGLM')
     frame = {'task':'embed' if pooled else 'generate', **_frame(c,h,f)}
+    sight = (config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config).get('vision_config')
+    deep = sight.get('deepstack_visual_indexes') if isinstance(sight,dict) else ()
+    if isinstance(deep,(list,tuple)) and deep: frame['custom'] = frame.get('custom',()) + (('deepstack',len(deep)),)
     aside = config.get('hf_quant_config')
     q = quant(config if 'quantization_config' in config or not isinstance(aside,dict) else {'quantization_config':{'quant_method':'modelopt', **aside.get('quantization',{})}})
     draft = _draft(c,h,f,layers)

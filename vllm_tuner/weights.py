@@ -78,7 +78,7 @@ def attention(
     if a.latent_q: q = [_linear(a.latent_q,H,p+'q_a_proj'), _linear(heads*a.head_dim,a.latent_q,p+'q_b_proj')]; rows -= heads*a.head_dim
     else: q = []
     qkv = _linear(rows,H,p+'qkv_proj',p+'q_proj',p+'k_proj',p+'v_proj',parts=3 if kv else 1,bias=a.bias)
-    norm = {'':0,'head':(1+bool(kv))*a.head_dim}.get(a.qk_norm, (a.heads+a.kv_heads)*a.head_dim//s.norms)*(2 if a.qk_norm_bias else 1)
+    norm = {'':0,'head':(1+bool(kv))*a.head_dim}.get(a.qk_norm, (a.heads+a.kv_heads if s.norms==1 else heads+kv)*a.head_dim)*(2 if a.qk_norm_bias else 1)
     return q+[qkv, _linear(H,heads*a.v_dim,p+'o_proj',bias=a.out_bias,row=True), _vector(norm+a.extra+(heads if a.sinks else 0))]
 
 # %% ../nbs/20_weights.ipynb #c011
@@ -343,15 +343,7 @@ def trinkets(
     if name.startswith('FalconH1'): out += sum(m.out*b for g in groups for m in mamba(g.mixer,s)[:1])
     if name.startswith('Apertus'): out += 4*len(groups)
     if name.startswith(_BERTS): out += 8*arch.positions
-    return out + sum(_tower_tables(name,t,b) for t in arch.towers)
-
-def _tower_tables(name, t, b):
-    head = t.hidden//t.heads if t.heads else 0
-    if t.kind!='image': return 0
-    if name.startswith(('Qwen2VL','Qwen2_5_VL','Qwen3VL','Qwen3_5')): return 8192*(head//2)*b
-    if name.startswith(('Mistral3','Pixtral')): return 4*head
-    if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4)
-    return 4*t.hidden*b if name.startswith('Kimi') else 0
+    return out
 
 def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if {'ple_width','deepstack'} & dict(arch.custom).keys() or any(_sparse(g.mixer) for g in arch.groups) else 0
 
@@ -360,13 +352,22 @@ def _outside(arch, s):
     ple = dict(arch.custom).get('ple_width',0)*arch.hidden
     return arch.extra - ple + ple//s.tp
 
+def _tower_tables(name, t, b):
+    head = t.hidden//t.heads if t.heads else 0
+    if t.kind!='image': return 0
+    if name.startswith(('Qwen2VL','Qwen2_5_VL','Qwen3VL','Qwen3_5')): return 8192*(head//2)*b
+    if name.startswith(('Mistral3','Pixtral')): return 4*head
+    if name.startswith('Llama4'): return (t.patches//17)*(head//2)*8
+    if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4)
+    return 4*t.hidden*b if name.startswith('Kimi') else 0
+
 _WHOLE_TOWERS = ('Gemma4',)  # encoders that run on the Transformers library's own modules
 
 def _towers(arch, engine, s, b):
     "Encoders beside the language model, divided where vLLM divides them"
     if engine.language_model_only: return 0
     tp = 1 if arch.architecture.startswith(_WHOLE_TOWERS) else s.tp
-    return sum(b*(n//tp if how=='tp' else n) for t in arch.towers for how,n in (t.detail or (('all',t.params),)))
+    return sum(_tower_tables(arch.architecture,t,b) + sum(b*(n//tp if how=='tp' else n) for how,n in t.detail or (('all',t.params),)) for t in arch.towers)
 
 @lru_cache(4096)
 def weight_bytes(
