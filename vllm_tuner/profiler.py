@@ -15,7 +15,7 @@ from .versions import at, release
 __all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_INSIDE', 'MOE_CHUNK', 'MOE_STAYS', 'SORTED', 'SAMPLED', 'CONSUMED', 'Profile',
            'runner', 'elements', 'moe_kernel', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'forward_bytes',
            'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'encoder_items', 'profiled_tower',
-           'encoder_bytes', 'profile', 'activation_bytes']
+           'encoder_bytes', 'profile', 'activation_bytes', 'live_bytes', 'trace_peak', 'trace_config', 'plot_peaks']
 
 # %% ../nbs/23_profiler.ipynb #c006
 @dataclass(frozen=True, slots=True)
@@ -92,24 +92,27 @@ def _attention_elements(m, H, tp):
 
 # %% ../nbs/23_profiler.ipynb #c013
 def _ffn_elements(f, H, tp, held):
-    "Elements per token alive at the worst moment of a feed-forward"
-    wide = lambda i,gated: max((3 if gated else 2)*(i//tp) + held+3*H, i//tp + held+3*H + (H if tp>1 else 0))
+    "Elements per token alive at the worst moment of a feed-forward: beside its wide tensors, and while experts add up"
+    wide = lambda i,gated: max((3 if gated else 2)*(i//tp) + held+3*H, i//tp + held+4*H + (H if tp>1 else 0)) if i else 0
     match f:
-        case Dense(): return wide(f.intermediate, f.gated)
+        case Dense(): return wide(f.intermediate, f.gated), 0
         case MoE():
-            inner = max(wide(f.shared, f.gated) if f.shared else 0, wide(f.dense.intermediate, f.dense.gated) if f.dense else 0)
-            return max(inner, held + (5 if f.shared or f.dense else 4)*H + (H if tp>1 else 0) + 2*f.experts + 6*f.topk)
-    return held+2*H
+            beside = max(wide(f.shared, f.gated), wide(f.dense.intermediate, f.dense.gated) if f.dense else 0)
+            return beside, held + (5 if beside else 4)*H + (H if tp>1 else 0) + 2*f.experts + 6*f.topk
+    return held+2*H, 0
 
 def elements(
     arch,   # `ModelArch`
     engine, # resolved
     pp_rank:int=0, # pipeline stage
-)->tuple[int,int]: # most elements per token in a mixer, in a feed-forward
+)->tuple[int,int,int]: # most elements per token in a mixer, beside wide tensors, while experts add up
     "The widest layer of a stage"
     H,tp = arch.hidden,engine.tensor_parallel_size
-    out = [(*_attention_elements(g.mixer,H,tp), g.ffn) for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank)]
-    return max(a for a,_,_ in out), max(_ffn_elements(f,H,tp,h) for _,h,f in out)
+    out = []
+    for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank):
+        mixer,held = _attention_elements(g.mixer,H,tp)
+        out.append((mixer, *_ffn_elements(g.ffn,H,tp,held)))
+    return tuple(max(column) for column in zip(*out))
 
 # %% ../nbs/23_profiler.ipynb #c018
 MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, width, inner width, projections up front (fused_moe/experts/*.py: workspace_shapes)
@@ -209,10 +212,10 @@ def forward_bytes(
 )->int:     # bytes on one rank, without what stays
     "Peak of the forward pass"
     T,b = engine.max_num_batched_tokens, _BYTES.get(engine.dtype,2)
-    mixer,ffn = elements(arch, engine, pp_rank)
+    mixer,wide,routed = elements(arch, engine, pp_rank)
     own,inside = scratch_bytes(arch,device,engine,pp_rank)
     passing = inside + (0 if release(engine.vllm_version)>=MOE_STAYS else own)
-    return max(T*b*mixer + standin_bytes(arch,engine), T*b*ffn + passing, 2*T*b*arch.hidden) + _adapters(arch,engine,T)
+    return max(T*b*mixer + standin_bytes(arch,engine), T*b*wide, T*b*routed + passing, 4*T*b*arch.hidden) + _adapters(arch,engine,T)
 
 def _adapters(arch, e, T):
     "LoRA: 32-bit products of the shrunk width, three slices"
@@ -238,7 +241,6 @@ def sampler_kind(
 
 def logits_rows(
     engine, # resolved
-    who:str,# runner
 )->int:     # rows
     "Rows of logits in the profiling pass"
     return min(engine.max_num_seqs, engine.max_num_batched_tokens)
@@ -254,7 +256,7 @@ def sampler_bytes(
     e,b = engine,_BYTES.get(engine.dtype,2)
     if pp_rank!=e.pipeline_parallel_size-1 or arch.task=='embed' or not arch.vocab: return 0
     kind,who = sampler_kind(arch,device,e),runner(arch,device,e)
-    S,V = logits_rows(e,who), arch.vocab
+    S,V = logits_rows(e), arch.vocab
     each = {'sort':SORTED, 'greedy':b*(2+1/e.tensor_parallel_size) if e.tensor_parallel_size>1 else b}.get(kind, SAMPLED)
     rows = S*(2 if who=='v1' else 1)                                   # the V1 runner samples random hidden states of the same shape
     out = each*S*V + b*arch.hidden*(e.max_num_batched_tokens + rows)
@@ -337,3 +339,192 @@ def activation_bytes(
     "Peak activation as this version counts it"
     p = profile(arch, device, engine, pp_rank)
     return p.peak + (p.workspace if release(engine.vllm_version)<CONSUMED else 0)
+
+# %% ../nbs/23_profiler.ipynb #c044
+def live_bytes(
+    foreign=(), # tensors that are there already (weights): their storages do not count
+):              # a torch dispatch mode with `now` and `peak`, bytes
+    "A mode that counts the bytes of the tensors alive"
+    import weakref
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    class Live(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.now = self.peak = 0
+            self.refs,self.known = {}, {t.untyped_storage()._cdata for t in foreign}
+        def drop(self, key, size):
+            self.refs[key] -= 1
+            if not self.refs[key]: self.now -= size; del self.refs[key]
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            old = {id(t) for t in tree_leaves((args,kwargs)) if hasattr(t,'untyped_storage')}
+            for t in tree_leaves(out):
+                if not hasattr(t,'untyped_storage') or id(t) in old or (key:=t.untyped_storage()._cdata) in self.known: continue
+                size = t.untyped_storage().nbytes()
+                if key not in self.refs: self.now += size; self.peak = max(self.peak, self.now)
+                self.refs[key] = self.refs.get(key,0)+1
+                weakref.finalize(t, self.drop, key, size)
+            return out
+    return Live()
+
+# %% ../nbs/23_profiler.ipynb #c046
+class _Meta:
+    "Operators on the meta device; the weights they need are made once"
+    def __init__(self, dtype):
+        import torch
+        self.t,self.dtype,self.weights = torch,getattr(torch,dtype),{}
+    def new(self, *shape, dtype=None): return self.t.empty(*shape, dtype=dtype or self.dtype, device='meta')
+    def linear(self, x, out):
+        key = out,x.shape[-1],x.dtype
+        if key not in self.weights: self.weights[key] = self.t.empty(out, x.shape[-1], dtype=x.dtype, device='meta')
+        return self.t.nn.functional.linear(x, self.weights[key])
+    def gated(self, x, i, gated):
+        f = self.t.nn.functional
+        if not gated: return f.relu(self.linear(x,i))
+        both = self.linear(x, 2*i)
+        return f.silu(both[:,:i]).mul_(both[:,i:])
+
+# %% ../nbs/23_profiler.ipynb #c047
+def _trace_mixer(o, m, h, tp, standin):
+    "A mixer as vLLM runs it while profiling: fused projections, rotation into copies, attention itself skipped; returns its output"
+    box = h.pop()
+    T,H = box.shape
+    match m:
+        case Attention():
+            q,kv,out = ceil_div(m.heads,tp)*m.head_dim, ceil_div(m.kv_heads,tp)*m.head_dim, ceil_div(m.heads,tp)*m.v_dim
+            parts,copies = (q*(2 if m.gate else 1)+2*kv,), (q,kv)
+        case MLA():
+            n = ceil_div(m.heads,tp)
+            q,out = n*(m.qk_nope_head_dim+m.qk_rope_head_dim), n*m.v_head_dim
+            parts,copies = ((m.q_lora_rank or 0)+m.latent, q), (q,)
+        case Mamba(): i,s = m.intermediate//tp, 2*max(1,m.groups//tp)*m.state; parts,copies,out = (2*i+s+m.heads//tp,), (i+s,), i+s
+        case LinearAttention(): k,out = m.k_heads*m.k_dim//tp, m.v_heads*m.v_dim//tp; parts,copies = (2*k+2*out,), (2*k+out, out)
+        case CrossAttention(): out = ceil_div(m.heads,tp)*m.head_dim; parts,copies = (out,), (out,)
+        case _: return None
+    live = [o.linear(box, w) for w in parts]
+    del box
+    live += [live[0].new_empty(T, w) for w in copies]
+    if standin: live.append(o.new(standin//o.dtype.itemsize))
+    return o.new(T, out)
+
+# %% ../nbs/23_profiler.ipynb #c048
+def _trace_ffn(o, f, h, tp, passing):
+    "A feed-forward; its input stays alive"
+    rank_sum = lambda y: y.clone() if tp>1 else y            # all-reduce out of place
+    if isinstance(f,Dense):
+        act = o.gated(h, f.intermediate//tp, f.gated)
+        y = o.linear(act, h.shape[1])
+        return rank_sum(y)
+    if not isinstance(f,MoE): return h
+    beside = [o.linear(o.gated(h, i//tp, g), h.shape[1]) for i,g in ((f.shared,f.gated), (f.dense.intermediate,f.dense.gated) if f.dense else (0,0)) if i]
+    live = [o.new(h.shape[0], f.experts, dtype=o.t.float32), o.new(h.shape[0], 3*f.topk, dtype=o.t.int32), o.new(passing//o.dtype.itemsize)]  # scores, choices, scratch
+    y = o.new(*h.shape)
+    for b in beside: y.add_(b)
+    out = rank_sum(y)
+    live.clear()
+    return out
+
+def _trace_layer(o, g, r, tp, standin, passing):
+    "One layer: what the compiled pieces are handed stays alive while they run"
+    h = [o.t.nn.functional.layer_norm(r, r.shape[1:])]
+    out = _trace_mixer(o, g.mixer, h, tp, standin)
+    h.clear()
+    y = o.linear(out, r.shape[1]) if out is not None else r
+    new = r+y
+    del y
+    normed = o.t.nn.functional.layer_norm(new, new.shape[1:])
+    return new + _trace_ffn(o, g.ffn, normed, tp, passing)
+
+# %% ../nbs/23_profiler.ipynb #c049
+def _trace_forward(o, arch, device, e, pp_rank):
+    "Every distinct layer once"
+    own,inside = scratch_bytes(arch, device, e, pp_rank)
+    passing,standin = inside + (0 if release(e.vllm_version)>=MOE_STAYS else own), standin_bytes(arch, e)
+    for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank):
+        _trace_layer(o, g, o.new(e.max_num_batched_tokens, arch.hidden), e.tensor_parallel_size, standin if isinstance(g.mixer,MLA) else 0, passing)
+
+def _trace_sampler(o, arch, device, e):
+    "Logits of one row per request, and the sampler of the era"
+    kind,who,S = sampler_kind(arch,device,e), runner(arch,device,e), logits_rows(e)
+    hidden = o.new(e.max_num_batched_tokens, arch.hidden)
+    rows = [o.new(S, arch.hidden) for _ in range(2 if who=='v1' else 1)]
+    logits = o.linear(rows[-1], arch.vocab)
+    if kind=='greedy': return logits.argmax(-1), hidden
+    wide = logits.float()
+    if kind=='sort': return wide.sort(-1), o.new(round((SORTED-18)*S*arch.vocab), dtype=o.t.uint8), hidden
+    buffer = o.new(min(S,device.sms), arch.vocab, dtype=o.t.float32) if kind=='triton' else wide.clone()
+    probs = wide.softmax(-1)
+    noise = o.t.empty_like(probs).exponential_() if kind=='triton' else None
+    return probs.argmax(-1), noise, buffer, hidden
+
+def _trace_encoder(o, t, n):
+    "One layer of an encoder: rotation in 32 bit, then the feed-forward"
+    x,h = o.new(n*max(t.patches,t.tokens), t.hidden), o.new(n*max(t.patches,t.tokens), t.hidden)
+    qkv = o.linear(h, 3*t.hidden)
+    turned,out = [qkv[:,:t.hidden].float() for _ in 'qk'], o.new(*x.shape)
+    del qkv, turned
+    extra = o.new(*x.shape)
+    return o.t.nn.functional.relu(o.linear(h, max(t.intermediate,t.hidden))), x, extra, out
+
+# %% ../nbs/23_profiler.ipynb #c050
+def _peak(run, o):
+    "Peak of one pass; the first run makes the weights"
+    run()
+    with live_bytes(o.weights.values()) as live: run()
+    return live.peak
+
+def trace_peak(
+    arch=None,    # `ModelArch`, or `None` with `config`
+    device=None,  # `Device`
+    engine=None,  # `Engine`
+    pp_rank:int=0,# pipeline stage
+    config=None,  # a transformers config instead: the model's own forward is traced, in bytes
+    tokens:int=2048,  # tokens, with `config`
+    rows:int=256, # rows of logits, with `config`
+):                # `Profile`; with `config` the peak in bytes
+    "The profiling pass, traced with torch on the meta device"
+    if config is not None: return trace_config(config, tokens, rows)
+    e = engine.resolve(arch, device)
+    o,p = _Meta(e.dtype if e.dtype in _BYTES else 'bfloat16'), profile(arch, device, e, pp_rank)
+    t = profiled_tower(arch, device, e, pp_rank)
+    kept = encoder_bytes(arch, device, e, pp_rank)[1]
+    encoder = _peak(lambda: _trace_encoder(o, t, encoder_items(t,e)), o)+kept if t else 0
+    sampler = _peak(lambda: _trace_sampler(o, arch, device, e), o)+kept if p.sampler else 0
+    return Profile(encoder, _peak(lambda: _trace_forward(o, arch, device, e, pp_rank), o)+kept, sampler, p.workspace, p.tables)
+
+# %% ../nbs/23_profiler.ipynb #c058
+def trace_config(
+    config,       # a transformers config
+    tokens:int=2048,  # tokens of the pass
+    rows:int=256, # rows of logits
+)->int:           # bytes
+    "Peak of the forward pass of a transformers model on meta tensors"
+    import torch
+    from transformers import AttentionInterface, AutoModelForCausalLM
+    skip = lambda module,query,key,value,mask=None,**kw: (query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[-1]), None)
+    AttentionInterface.register('vllm_tuner_skip', skip)   # an implementation without a mask of its own: none is made
+    with torch.device('meta'):
+        model = AutoModelForCausalLM.from_config(config, attn_implementation='vllm_tuner_skip', dtype=getattr(config,'dtype',None) or torch.bfloat16)
+        ids = torch.zeros(1, tokens, dtype=torch.long)
+    there = [*model.parameters(), *model.buffers(), ids]
+    with torch.no_grad(), live_bytes(there) as live: model(ids, position_ids=ids, use_cache=False, logits_to_keep=rows)
+    return live.peak
+
+# %% ../nbs/23_profiler.ipynb #c063
+def plot_peaks(
+    arch,      # `ModelArch`
+    device,    # `Device`
+    engines:dict, # label -> `Engine`
+    ax=None,   # axes to draw on
+):
+    "The three passes side by side, and what stays"
+    from vllm_tuner.style import BLUE, GREEN, GREY, ORANGE, new_axes
+    ax = ax or new_axes(7, .9+.55*len(engines))
+    for y,e in enumerate(engines.values()):
+        p = profile(arch, device, e)
+        for k,(name,colour) in enumerate((('encoder',GREEN),('forward',BLUE),('sampler',ORANGE))):
+            ax.barh(y+(k-1)*.25, getattr(p,name)/2**30, height=.23, color=colour, label=name if not y else None)
+        ax.barh(y, (p.workspace+p.tables)/2**30, left=p.peak/2**30, height=.1, color=GREY, label='stays' if not y else None)
+    ax.set_yticks(range(len(engines)), list(engines)); ax.invert_yaxis(); ax.set_xlabel('GiB'); ax.legend(frameon=False, fontsize=8)
+    return ax
