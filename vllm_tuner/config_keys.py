@@ -46,7 +46,7 @@ def defaults(
     "Values of the keys that a config of this family may leave out"
     return _families()['defaults'].get(model_type, {})
 
-# %% ../nbs/06_config_keys.ipynb #c018
+# %% ../nbs/06_config_keys.ipynb #c009
 LIMITS = {'hidden_size':2**20, 'num_hidden_layers':4096, 'num_attention_heads':2**15, 'num_key_value_heads':2**15, 'head_dim':2**15, 'vocab_size':2**25, 'experts':2**15, 'intermediate_size':2**24, 'depth':4096}  # far above any model known
 
 class Reader:
@@ -56,7 +56,7 @@ class Reader:
         family:str='',      # `model_type`, for the defaults
         where:str='',       # part of the config, for messages
     ):
-        self.config,self.where,self.seen,self.layer = config,where,set(),0
+        self.config,self.where,self.seen,self.layer,self.odd = config,where,set(),0,set()
         self.defaults = {**defaults(family.removesuffix('_text')), **defaults(family+'_text'), **defaults(family)} if family else {}
         own = config.get('per_layer_config')
         self.own = {int(k):v for k,v in own.items() if str(k).isdigit() and isinstance(v,dict)} if isinstance(own,dict) else {}
