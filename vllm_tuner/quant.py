@@ -219,7 +219,8 @@ def _fp8(c):
     b = c.get('weight_block_size')
     b = tuple(int(x) for x in b) if isinstance(b,(list,tuple)) and len(b)==2 and all(isinstance(x,int) and x>0 for x in b) else (0,0)
     l = Layout('fp8', 8, *b, static=c.get('activation_scheme')=='static')
-    experts = Layout('mxfp4',4,1,32,1,weight_only=True) if c.get('store_dtype')=='mxfp4' else l
+    small = 'mxfp4' if c.get('store_dtype')=='mxfp4' or c.get('expert_dtype')=='fp4' else ''   # DeepSeek-V4: four bits for experts, eight for the rest
+    experts = _ALGOS['NVFP4'] if c.get('moe_quant_algo')=='NVFP4' else Layout('mxfp4',4,1,32,1,weight_only=True) if small else l
     return Quant('fp8', l, experts, rules=_rules('exact',_list(c,'ignored_layers') or _list(c,'modules_to_not_convert')), kv_scales=True)
 
 def _fbgemm(c):
@@ -318,7 +319,8 @@ def quant(
     c = config.get('quantization_config') or config.get('compression_config') or text.get('quantization_config') or (config if 'quant_method' in config else None)
     if not isinstance(c,dict): return None
     method = str(c.get('quant_method') or '').lower() or ('compressed-tensors' if 'config_groups' in c else 'bitsandbytes' if 'load_in_4bit' in c else 'modelopt' if 'quant_algo' in c else '')
-    return _METHODS[method](c) if method in _METHODS else Quant(method or 'unknown')
+    own = {'expert_dtype':config.get('expert_dtype') or ('fp4' if str(config.get('model_type','')).startswith('deepseek_v4') else None)}
+    return _METHODS[method]({**c,**own}) if method in _METHODS else Quant(method or 'unknown')
 
 # %% ../nbs/11_quant.ipynb #c034
 _ONLINE = {'fp8':Layout('fp8',8), 'fp8_per_tensor':Layout('fp8',8), 'fp8_per_block':Layout('fp8',8,128,128), 'fp8_per_channel':Layout('fp8',8,1), 'fp8_ptpc':Layout('fp8',8,1), 'mxfp8':Layout('mxfp8',8,1,32,1), 'mxfp4':Layout('mxfp4',4,1,32,1),

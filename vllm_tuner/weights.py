@@ -13,10 +13,10 @@ from .units import ceil_div, round_up
 from .versions import release
 
 # %% auto #0
-__all__ = ['Split', 'padding', 'split', 'attention', 'latent', 'indexer', 'mamba', 'linear_attention', 'cross', 'mixer', 'dense',
-           'experts', 'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes', 'tables', 'scales',
-           'buffers', 'trinkets', 'weight_bytes', 'relayout', 'absorbed', 'adapter_elements', 'lora_bytes',
-           'draft_bytes', 'resident_bytes', 'params']
+__all__ = ['Split', 'padding', 'split', 'attention', 'latent', 'grouped', 'indexer', 'mamba', 'linear_attention', 'cross',
+           'mixer', 'dense', 'experts', 'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes',
+           'tables', 'scales', 'buffers', 'trinkets', 'weight_bytes', 'relayout', 'absorbed', 'adapter_elements',
+           'lora_bytes', 'draft_bytes', 'resident_bytes', 'params']
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,23 @@ def latent(
 )->list[Matrix]:
     "Matrices of latent attention on one rank"
     H,heads,qk,p,r = s.hidden, m.heads//s.tp, m.qk_nope_head_dim+m.qk_rope_head_dim, 'self_attn.', m.q_lora_rank
+    if m.window: return grouped(m,s)
     if r: down,q = _linear(r+m.latent,H,p+'fused_qkv_a_proj',p+'q_a_proj',p+'kv_a_proj_with_mqa',parts=2), _linear(heads*qk,r,p+'q_b_proj')
     else: down,q = _linear(m.latent,H,p+'kv_a_proj_with_mqa'), _linear(heads*qk,H,p+'q_proj')
     kv,o = _linear(heads*(m.qk_nope_head_dim+m.v_head_dim),m.kv_lora_rank,p+'kv_b_proj'), _linear(H,heads*m.v_head_dim,p+'o_proj',row=True)
     gate = [_linear(heads*m.v_head_dim,H,p+'g_proj')] if m.gate else []
     return [down,q,kv,o,*gate,_vector((r or 0)+m.kv_lora_rank+m.extra),*indexer(m,s)]
+
+def grouped(
+    m:MLA,   # the mixer
+    s:Split, # the layout
+)->list[Matrix]:
+    "DeepSeek-V4: one vector serves as key and value, and the output is projected in groups, through a low rank"
+    H,heads,p,r = s.hidden, m.heads//s.tp, 'self_attn.', m.q_lora_rank or s.hidden
+    q = [_linear(r+m.latent,H,p+'fused_wqa_wkv',p+'wq_a',p+'wkv',parts=2), _linear(heads*(m.qk_nope_head_dim+m.qk_rope_head_dim),r,p+'wq_b')]
+    if not m.o_groups: return [*q, _linear(H,heads*m.v_head_dim,p+'wo',row=True), _vector(r+m.latent+m.extra)]
+    groups = max(1,m.o_groups//s.tp)
+    return [*q, _linear(groups*m.o_rank,m.heads*m.v_head_dim//m.o_groups,p+'wo_a'), _linear(H,groups*m.o_rank,p+'wo_b',row=True), _vector(r+m.latent+m.extra)]
 
 def indexer(
     m:MLA,   # the mixer
