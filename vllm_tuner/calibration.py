@@ -461,15 +461,20 @@ def _gauss(equations, prior):
     b = [sum(h[i]*(y-p)/s**2 for y,p,h,s in equations) for i in range(n)]
     return _solve(a,b)
 
+def _gated(equations, prior):
+    "An equation further from the prior than three of its standard deviations is more likely about another configuration: it counts less"
+    far = lambda y,p,h,s: abs(y-p)/(3*math.sqrt(s*s+sum((a*t)**2 for a,t in zip(h,prior))))
+    return [(y,p,h,s*max(1.,far(y,p,h,s)**2)) for y,p,h,s in equations]
+
 def _posterior(equations, prior):
     "Scales and their standard deviations; an equation that the others cannot meet counts less (Huber's weights)"
-    soft = equations
+    soft = equations = _gated(equations, prior)
     for _ in range(8):
         shift,var = _gauss(soft, prior)
         soft = [(y,p,h,s*max(1., abs(y-p-sum(a*b for a,b in zip(h,shift)))/(2.5*s))**.5) for y,p,h,s in equations]
     return [min(20., max(.02, 1+d)) for d in shift], [math.sqrt(max(v,0)) for v in var]
 
-def _params(scales): return AutotuningParameters(**{k:_DEFAULTS[k]*s for k,s in zip(KNOBS,scales)})
+def _params(scales): return AutotuningParameters(**{k:float(f'{_DEFAULTS[k]*s:.5g}') for k,s in zip(KNOBS,scales)})
 
 def _kv_error(x, params):
     "Relative error of the cache, `None` where it was not printed"
@@ -481,6 +486,16 @@ def _kv_error(x, params):
 def _errors(pairs): return tuple(round(e,6) for x,p in pairs if (e:=_kv_error(x,p)) is not None)
 
 # %% ../nbs/51_calibration.ipynb #c035
+def _ours(xs):
+    "The logs whose weights are those of the model they are said to be of, and a word on the others"
+    kept,foreign = [],[]
+    for x in xs:
+        w,p = measured(x.observed).get('weights'), gib(memory(x.arch, x.device, x.engine).weights)
+        if w and abs(p/w-1)>.2: foreign.append(f'{x.name} printed {w:.2f} GiB of weights where {p:.2f} GiB are predicted')
+        else: kept.append(x)
+    if not kept: raise ValueError(f'{foreign[0]}: this is another checkpoint or layout, so its log cannot correct the rest. Give the model and flags that ran')
+    return kept, [f'left out: {f}' for f in foreign]
+
 def fit(
     observations,       # one or several: `Observation`, `Observed`, or what `parse_log` takes
     arch=None,          # `ModelArch` of all, where the logs do not name it
@@ -491,6 +506,7 @@ def fit(
     several = isinstance(observations,(list,tuple))
     xs = [x if isinstance(x,Observation) else observation(x, arch, device) for x in (observations if several else [observations])]
     if not xs: raise ValueError('there is no log to fit; give at least one')
+    xs,foreign = _ours(xs)
     eqs = [_equations(x)[0] for x in xs]
     if not any(eqs): raise ValueError('the logs print nothing that can be corrected: neither the KV cache nor one of its parts')
     prior = _prior(xs)
@@ -499,7 +515,7 @@ def fit(
     others = [_params(_posterior([q for j,e in enumerate(eqs) if j!=i for q in e], prior)[0]) for i in range(len(xs))] if len(xs)>1 else []
     names = ', '.join(dict.fromkeys(x.name for x in xs))
     return Calibration(**{k:getattr(whole,k) for k in _DEFAULTS}, uncertainty=tuple(zip(KNOBS,(round(s,4) for s in sd))), logs=len(xs), before=_errors((x,AutotuningParameters()) for x in xs), after=_errors((x,whole) for x in xs),
-                       left_out=_errors(zip(xs,others)), note=note or names[:200])
+                       left_out=_errors(zip(xs,others)), note='; '.join([note or names[:200], *foreign])[:400])
 
 # %% ../nbs/51_calibration.ipynb #c040
 _LIMIT = 2**18 # characters of a profile
