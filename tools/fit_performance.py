@@ -142,9 +142,8 @@ def workload(r, replicas):
     users = int(r['max_concurrency']) if r['max_concurrency'] else None
     rate = float(r['request_rate']) if re.fullmatch(r'[\d.]+', str(r['request_rate'])) else None
     n = int(w['num_prompts'] or (min(2000, 60*rate) if rate else 4*users if users else 1000))
-    if lab=='gpustack-perf-lab' and rate and not users and rate<=8: users,rate = int(rate),None   # its 'request rate 4' rows run four at a time
-    if r['request_rate']=='Offline': n = 2000
-    n = max(1, min(n,5000)//replicas); users = max(1,users//replicas) if users else None; rate = rate/replicas if rate else None
+    if r['request_rate'] in ('Offline','Server'): n = 2000*replicas
+    n = max(1, min(n,5000*replicas)//replicas); users = max(1,users//replicas) if users else None; rate = rate/replicas if rate else None
     rng = np.random.default_rng(0)
     kind = 'sharegpt' if 'sharegpt' in name or 'OpenOrca' in name or 'multi-turn' in name else 'ratio' if name.startswith('random (InferenceX') else 'narrow' if 'ratio 0.8' in name or 'blog' in lab else ''
     inp,out = lengths(rng,i,n,'narrow' if 'multi-turn' in name else kind),lengths(rng,o,n,'narrow' if 'multi-turn' in name else kind)
@@ -182,6 +181,7 @@ def case(r):
 def wanted(r):
     "V1 engine, NVIDIA, nothing flagged"
     if r['quality_flags'] or not r['gpu'] or r['gpu'].startswith(('MI','Gaudi','TPU')): return False
+    if r['measured'].get('median_itl_ms')==0 or (r['measured'].get('median_tpot_ms') or 9)<.5: return False   # the client saw tokens in clumps: no token times
     return release(version(r))>=(0,8,0)
 
 def read(folder):
@@ -315,7 +315,7 @@ def parameters(bench):
         for pattern,sd in DEVIATIONS:
             for kind,f in fams:
                 if kind=='dense' and pattern.startswith(('expert','moe')): continue
-                names.setdefault(pattern.format(f=f,k=fused(f,d.capability),a=a,g=d.name), (1.,sd,'deviation'))
+                names.setdefault(pattern.format(f=f,k=fused(f),a=a,g=d.name), (1.,sd,'deviation'))
     return names
 
 class Fit:
@@ -349,31 +349,34 @@ class Fit:
     def step(self, J, r, x, keep, damp=0.):
         "One Gauss-Newton step with soft weights"
         t = np.abs(r)/np.array([SIGMA[m] for m in self.metric])
-        w = keep/(self.s**2*np.sqrt(1+(t/2)**2))
-        A = J.T@(J*w[:,None])+np.diag((1+damp)/self.sd**2); g = -J.T@(w*r)-x/self.sd**2
+        w = keep/(self.s**2*(1+(t/2)**2))
+        A = J.T@(J*w[:,None])+np.diag(1/self.sd**2); A = A+damp*np.diag(np.diag(A))*.1; g = -J.T@(w*r)-x/self.sd**2
         return np.linalg.solve(A,g)
     def solve(self, x=None, rounds=8, keep=None, log=False):
         x = np.zeros(len(self.keys)) if x is None else x.copy(); keep = np.ones(len(self.y)) if keep is None else keep
-        loss = lambda r,x: (keep*(2*SG**2*4*(np.sqrt(1+(r/SG/2)**2)-1))/self.s**2).sum()+(x**2/self.sd**2).sum()
+        loss = lambda r,x: (keep*SG**2*4*np.log1p((r/SG/2)**2)/self.s**2).sum()+(x**2/self.sd**2).sum()
         SG = np.array([SIGMA[m] for m in self.metric])
         f = self.model(x); best = loss(f-self.y,x)
         for it in range(rounds):
             J = self.jacobian(x,f)
-            d = self.step(J,f-self.y,x,keep)
-            for a in (1.,.5,.25,.1):
-                f2 = self.model(x+a*d); l2 = loss(f2-self.y,x+a*d)
+            for damp in (0.,1.,5.,25.,125.):
+                d = self.step(J,f-self.y,x,keep,damp)
+                f2 = self.model(x+d); l2 = loss(f2-self.y,x+d)
                 if l2<best: break
             else: break
-            x,f,gain,best = x+a*d,f2,best-l2,l2
-            if log: print(f'  round {it}: loss {best:.1f} (step {a})', flush=True)
-            if gain<.002*best: break
+            x,f,gain,best = x+d,f2,best-l2,l2
+            if log: print(f'  round {it}: loss {best:.1f} (damping {damp:g})', flush=True)
+            if gain<.0005*best: break
         self.J = J
         return x
     def without(self, x, mask, steps=3):
         "The solution when the rows in `mask` had not been there, from the Jacobian at the full solution"
-        keep = (~mask).astype(float); f0,z = self.model(x),x.copy()
-        for _ in range(steps): z = z+self.step(self.J, f0+self.J@(z-x)-self.y, z, keep)
-        return z
+        f0 = self.model(x)
+        def settle(keep, z):
+            for _ in range(steps): z = z+self.step(self.J, f0+self.J@(z-x)-self.y, z, keep, 3.)
+            return z
+        if not hasattr(self,'drift') or self.drift[0] is not self.J: self.drift = self.J,settle(np.ones(len(f0)), x)-x
+        return settle((~mask).astype(float), x)-self.drift[1]
 
 def write(path, fit, x, about):
     "The coefficients as the product reads them"

@@ -17,9 +17,10 @@ from .units import ceil_div
 from .workloads import Requests, WorkloadProfile, requests
 
 # %% auto #0
-__all__ = ['ACCEPTED', 'SPREAD', 'Pool', 'pool', 'Server', 'turn', 'need', 'room', 'preempt', 'join', 'leave', 'release', 'done',
-           'fill', 'mixed', 'reap', 'stretch', 'lasts', 'Run', 'simulate', 'Percentiles', 'percentiles', 'Prediction',
-           'summary', 'predict', 'spreads']
+__all__ = ['ACCEPTED', 'SPREAD', 'Pool', 'pool', 'Server', 'turn', 'send', 'need', 'room', 'preempt', 'join', 'leave', 'release',
+           'done', 'fill', 'mixed', 'reap', 'stretch', 'lasts', 'Run', 'simulate', 'Percentiles', 'percentiles',
+           'Prediction', 'summary', 'predict', 'spreads', 'goodput', 'Capacity', 'capacity', 'plot_timeline',
+           'plot_saturation']
 
 # %% ../nbs/35_serving.ipynb #c006
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def pool(
 class Server:
     "The scheduler's state, and what it did"
     __slots__ = ('clock','pool','budget','seats','chunked','delay','users','inp','out','hit','arrive','shared','t','k','n','ctx','used','incoming','queue','partial','live','ends','end','phases','weight',
-                 'first','finish','born','made','preempted','log','left')
+                 'serial','gate','first','finish','born','made','preempted','log','left')
 
     def __init__(self,
         clock:Clock,      # seconds
@@ -73,11 +74,12 @@ class Server:
         chunked:bool=True,# a prompt may take several steps
         delay:float=.003, # seconds from the end of one request to the next of the same user
         shared:int=0,     # first tokens that all prompts share and the cache holds once
+        serial:float=0.,  # seconds between two requests that the API server hands to the engine, at least
     ):
         self.clock,self.pool,self.budget,self.seats,self.chunked,self.delay,self.shared = clock,pool,budget,seats,chunked,delay,shared
         self.t,self.k,self.n,self.ctx,self.used,self.weight = 0.,0,0,0,pool.held(shared),0.
         self.queue,self.partial,self.live,self.ends,self.phases = deque(),[],{},[],[0]*pool.size
-        self.log,self.preempted = [],0
+        self.log,self.preempted,self.serial,self.gate = [],0,serial,-1.
 
     def serve(self,
         r:Requests, # in order of arrival
@@ -88,7 +90,8 @@ class Server:
         self.arrive,times = [0.]*n,r.arrival.tolist()
         self.first,self.finish,self.born,self.made,self.end = [0.]*n,[0.]*n,[0]*n,[0]*n,[-1]*n
         now = min(r.users or n, n)
-        self.incoming,self.left = deque(zip(times[:now], range(now))),deque(zip(times[now:], range(now,n)))
+        self.incoming,self.left = deque(),deque(zip(times[now:], range(now,n)))
+        for i in range(now): self.send(times[i], i)
         while self.turn(): pass
         return self
 
@@ -103,8 +106,7 @@ def turn(self):
     "One step, or a stretch of equal ones; `False` when nothing is left"
     t,inc = self.t,self.incoming
     while inc and inc[0][0]<=t:
-        a,i = inc.popleft()
-        self.arrive[i] = a; self.queue.append(i)
+        self.queue.append(inc.popleft()[1])
     calm = not self.n or self.room(1)
     p,pctx,ready = self.fill() if (self.partial or calm and self.queue) else (0,0.,())
     if p: self.mixed(p, pctx, ready)
@@ -112,6 +114,13 @@ def turn(self):
     elif inc: self.t = inc[0][0]
     else: return False
     return True
+
+@_method
+def send(self, a, i):
+    "A user sends request `i` at `a`; the API server passes requests on one at a time"
+    self.arrive[i] = a
+    self.gate = max(a, self.gate+self.serial)
+    self.incoming.append((self.gate, i))
 
 @_method
 def need(self, k):
@@ -176,7 +185,7 @@ def done(self, i, tokens):
     self.finish[i] = self.t
     if self.left:
         a,j = self.left.popleft()
-        self.incoming.append((max(a, self.t+self.delay), j))
+        self.send(max(a, self.t+self.delay), j)
 
 # %% ../nbs/35_serving.ipynb #c013
 @_method
@@ -346,7 +355,7 @@ def simulate(
     t = speed.table()
     shared = 0 if isinstance(workload,Requests) or not e.enable_prefix_caching else workload.prefix_tokens
     if not e.enable_prefix_caching: r = replace(r, cached=np.zeros(len(r),np.int64))
-    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens, e.max_num_seqs, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2)).serve(_drafted(r, e))
+    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens, e.max_num_seqs, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2), t['api_serial']).serve(_drafted(r, e))
     return _run(s, r, e, p, t, notes)
 
 ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # share of proposed tokens that are kept, each given the one before: what vLLM's spec-decode metrics print on chat, about
@@ -483,3 +492,108 @@ def predict(
 def spreads(arch, device, engine, run, speed):
     "How far measurements lie from predictions, for such a case"
     return speed.spread
+
+# %% ../nbs/35_serving.ipynb #c029
+def goodput(
+    run:Run,             # what happened
+    ttft_ms:float|None=None, # longest time to the first token, ms
+    tpot_ms:float|None=None, # longest mean time per token, ms
+    e2e_ms:float|None=None,  # longest time to the last token, ms
+)->float:                # requests per second
+    "Finished requests per second that kept every limit"
+    if not len(run.arrival): return 0.
+    per = np.where(run.output>1, (run.finish-run.first)/np.maximum(1,run.output-1), 0.)
+    good = np.ones(len(run.arrival), bool)
+    for limit,x in ((ttft_ms,run.ttft),(tpot_ms,per),(e2e_ms,run.e2e)):
+        if limit is not None: good &= x<=limit/1e3
+    return run.replicas*float(good.sum())/max(1e-9, float(run.finish.max()-run.arrival.min()))
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    "The highest rate that keeps the limits"
+    requests_per_second:float # that rate, 0 when even a single user at a time breaks a limit
+    prediction:Prediction     # what happens at that rate
+    limit:str                 # what breaks just above it
+    tried:tuple               # (rate, within the limits) of every simulation
+
+def _broken(p, limits, stat):
+    "The first limit that a prediction breaks, '' for none"
+    if p.saturated: return 'saturated'
+    return next((k for k,v in limits if v is not None and getattr(getattr(p,k),stat)>v), '')
+
+# %% ../nbs/35_serving.ipynb #c030
+def capacity(
+    arch,                     # `ModelArch`
+    device,                   # `Device`
+    engine,                   # `Engine`
+    workload:WorkloadProfile, # whose lengths and burstiness count; its rate does not
+    ttft_ms:float|None=None,  # limit on the time to the first token, ms
+    tpot_ms:float|None=None,  # limit on the time per token, ms
+    e2e_ms:float|None=None,   # limit on the time to the last token, ms
+    stat:str='p90',           # what has to stay within the limit: 'mean', 'p50', 'p90', 'p99'
+    speed:Speed=PUBLIC,       # coefficients
+    precision:float=.03,      # relative width at which the search stops
+)->Capacity:
+    "The highest arrival rate at which the limits hold"
+    if stat not in ('mean','p50','p90','p99'): raise ValueError(f"stat is {stat!r} but must be 'mean', 'p50', 'p90' or 'p99'")
+    limits,tried = (('ttft_ms',ttft_ms),('tpot_ms',tpot_ms),('e2e_ms',e2e_ms)),[]
+    def at(rate):
+        p = predict(arch, device, engine, replace(workload, requests_per_second=rate, max_concurrency=None, trace=None), speed=speed)
+        why = _broken(p, limits, stat); tried.append((rate, not why))
+        return p,why
+    burst = predict(arch, device, engine, replace(workload, requests_per_second=None, max_concurrency=None, trace=None), speed=speed)
+    high = 1.5*max(1e-3, burst.requests_per_second)
+    low = high/4096
+    best,why = at(low)
+    if why: return Capacity(0., best, why, tuple(tried))
+    while high/low>1+precision:
+        mid = (low*high)**.5
+        p,w = at(mid)
+        if w: high,why = mid,w
+        else: low,best = mid,p
+    return Capacity(low, best, why, tuple(tried))
+
+# %% ../nbs/35_serving.ipynb #c033
+def plot_timeline(
+    run:Run,         # what happened
+    first:int=40,    # requests to show
+):                   # figure
+    "The life of each request, and the cache beneath"
+    import matplotlib.pyplot as plt
+    from vllm_tuner.style import BLUE, GREEN, GREY, ORANGE
+    n = min(first, len(run.arrival))
+    fig,(a,b) = plt.subplots(2, 1, figsize=(7.5,4.6), sharex=True, height_ratios=(3,1), layout='constrained')
+    steps = run.steps
+    begin = np.array([_begins(steps, run.arrival[i], run.first[i]) for i in range(n)])
+    for i in range(n):
+        for left,right,colour in ((run.arrival[i],begin[i],'#cccccc'),(begin[i],run.first[i],ORANGE),(run.first[i],run.finish[i],BLUE)): a.barh(i, right-left, left=left, height=.8, color=colour)
+    a.set(ylabel='request', ylim=(n-.5,-.5)); a.spines[['top','right']].set_visible(False)
+    end = run.finish[:n].max(); s = steps[steps[:,0]<=end]
+    b.step(s[:,0], s[:,8]/run.pool.blocks*100, color=GREEN, where='post', label='cache in use, %'); b.step(s[:,0], s[:,3], color=GREY, where='post', label='requests in the batch')
+    b.set(xlabel='seconds', xlim=(0,end), ylim=(0,None)); b.legend(frameon=False, fontsize=8, loc='upper right'); b.spines[['top','right']].set_visible(False)
+    return fig
+
+def _begins(steps, arrival, first):
+    "About when the prompt of a request began: the last step with prompt tokens before its first token"
+    s = steps[(steps[:,5]>0)&(steps[:,0]<first)]
+    return float(max(arrival, min(first, s[-1,0]))) if len(s) else float(arrival)
+
+# %% ../nbs/35_serving.ipynb #c037
+def plot_saturation(
+    arch,                     # `ModelArch`
+    device,                   # `Device`
+    engine,                   # `Engine`
+    workload:WorkloadProfile, # whose lengths count
+    rates,                    # requests per second to try
+    speed:Speed=PUBLIC,       # coefficients
+    ax=None,                  # axes to draw on
+):                            # axes
+    "Time to first token and time per token over the arrival rate"
+    from vllm_tuner.style import BLUE, ORANGE, RED, new_axes
+    ax = ax or new_axes(7, 3.4)
+    ps = [predict(arch, device, engine, replace(workload, requests_per_second=float(r), max_concurrency=None), speed=speed) for r in rates]
+    for label,colour,f in (('TTFT p99',RED,lambda p: p.ttft_ms.p99),('TTFT p50',ORANGE,lambda p: p.ttft_ms.p50),('TPOT p50',BLUE,lambda p: p.tpot_ms.p50)): ax.plot(rates, [f(p) for p in ps], color=colour, marker='o', ms=3, label=label)
+    full = [r for r,p in zip(rates,ps) if p.saturated]
+    if full: ax.axvspan(min(full), max(rates), color='#eeeeee', zorder=0, label='saturated')
+    ax.set(xlabel='requests per second', ylabel='ms', yscale='log'); ax.legend(frameon=False, fontsize=8)
+    return ax

@@ -17,7 +17,7 @@ from .versions import release
 
 # %% auto #0
 __all__ = ['PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements', 'load',
-           'Speed', 'architecture', 'efficiency', 'Clock', 'clock', 'step_time']
+           'Speed', 'architecture', 'efficiency', 'Clock', 'clock', 'step_time', 'plot_roofline']
 
 # %% ../nbs/33_step_time.ipynb #c006
 def either(
@@ -46,6 +46,7 @@ class Step:
     kernels:float=0.      # gaps between and floors of the kernels of a layer
     launch:float=0.       # CPU time to launch kernels that no CUDA graph replays
     host:float=0.         # scheduler, input preparation, hand-over of results
+    frontend:float=0.     # detokenising and streaming in the API server, beside the engine
     overlapped:bool=True  # the host prepares the next step while this one runs (asynchronous scheduling)
 
     @property
@@ -56,9 +57,9 @@ class Step:
 
     @property
     def total(self): # seconds
-        "The whole step: the GPU or the launching CPU, whichever is slower, and the host beside or after it"
+        "The whole step: the GPU or the launching CPU, whichever is slower, the host beside or after it, never faster than the API server"
         busy = either(self.gpu, self.launch, 4)
-        return either(busy, self.host, 4) if self.overlapped else busy+self.host
+        return either(either(busy, self.host, 4) if self.overlapped else busy+self.host, self.frontend, 4)
 
     @property
     def bound(self)->str: # name of a part
@@ -78,15 +79,14 @@ def family(
     if f in ('fp8','mxfp8'): return 'w8a16' if l.weight_only or capability<(8,9) else 'fp8_block' if f=='mxfp8' or l.rows>1 and l.cols>1 else 'fp8'
     if f=='int8': return 'int8'
     if f=='nvfp4': return 'nvfp4' if capability[0]>=10 and not l.weight_only else 'w4a16'
-    if f=='mxfp4': return 'mxfp4'
+    if f=='mxfp4': return 'nvfp4' if capability[0]>=10 else 'mxfp4'   # on Blackwell both run FlashInfer's 4-bit kernels
     return 'w8a16' if l.bits>=8 else 'w4a16'
 
 def fused(
-    family:str,               # kernel family
-    capability:tuple[int,int],# the device's
+    family:str, # kernel family
 )->str:                       # 'fused', 'marlin', 'block', 'triton'
     "Which kernels run a mixture of experts: one fused call on Blackwell in 4 bit, Marlin, DeepGEMM's blocks, or Triton"
-    if family in ('nvfp4','mxfp4') and capability[0]>=10: return 'fused'
+    if family=='nvfp4': return 'fused'
     return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin','fp8_block':'block'}.get(family,'triton')
 
 def unit(
@@ -94,7 +94,6 @@ def unit(
     capability:tuple[int,int],# the device's
 )->str:                       # a type `Device.flops` knows
     "The arithmetic a family uses"
-    if family=='mxfp4': return 'fp8' if capability[0]>=10 else 'bf16'
     return {'fp8':'fp8','fp8_block':'fp8','int8':'int8','nvfp4':'fp4'}.get(family,'bf16')
 
 # %% ../nbs/33_step_time.ipynb #c015
@@ -141,6 +140,7 @@ class Load:
     layers:int                # layers
     moe_layers:int            # of them with experts
     state_layers:int          # of them recurrent
+    mla_layers:int            # of them with latent attention, whose projections come in more and smaller kernels
     head:float                # bytes of the language-model head
     head_elements:float       # its weights
     logits:float              # bytes of one row of logits, in 32 bit
@@ -266,7 +266,7 @@ def load(
     return Load(tuple(m for m in dense.values() if m.elements), tuple(_routed(g.ffn,g,h,lx,e,cap) for g in moe), _looks(arch,e),
                 2*sum(g.n*state_bytes(g.mixer,e) for g in states), sum(g.n*_scan(g.mixer,tp) for g in states), sum(a for a,_ in traffic), sum(b for _,b in traffic),
                 sum(g.n*(1-isinstance(g.mixer,NoMixer)+1-isinstance(g.ffn,NoFFN)) for g in gs)+1 if tp>1 else 0, 2*sum(g.n for g in moe) if e.data_parallel_size>1 else 0,
-                2*h, arch.n_layers, sum(g.n for g in moe), sum(g.n for g in states), head.bytes, head.elements, 4*arch.vocab)
+                2*h, arch.n_layers, sum(g.n for g in moe), sum(g.n for g in states), sum(g.n for g in gs if isinstance(g.mixer,MLA)), head.bytes, head.elements, 4*arch.vocab)
 
 # %% ../nbs/33_step_time.ipynb #c026
 @lru_cache(1)
@@ -296,9 +296,10 @@ def _table(speed):
 # %% ../nbs/33_step_time.ipynb #c027
 def architecture(
     device,  # `Device`
-)->str:      # '9.0', 'amd9.4'
+)->str:      # '9.0', '10' for all of 10.x, 'amd9.4'
     "The key under which efficiencies of a GPU are kept"
-    return ('' if device.vendor=='NVIDIA' else 'amd') + f'{device.capability[0]}.{device.capability[1]}'
+    major,minor = device.capability
+    return '10' if major==10 and device.vendor=='NVIDIA' else ('' if device.vendor=='NVIDIA' else 'amd') + f'{major}.{minor}'
 
 def efficiency(
     table:dict,  # coefficients
@@ -334,6 +335,7 @@ class Clock:
     host:float           # per step
     host_seq:float       # per request
     host_mixed:float     # per step with prompt tokens, on top
+    frontend:float       # per token handed out
     tile:float           # tokens to which a kernel pads what one expert gets, mean
     overlapped:bool      # asynchronous scheduling
     sizes:tuple          # captured batch sizes
@@ -354,13 +356,13 @@ class Clock:
         for s,limit in self.attention: at = at + s*(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4))
         rows = n*(1+self.drafts)+(p>0)
         return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m,
-                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0))
+                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0), self.frontend*n)
 
     def seconds(self, n, ctx, p=0, pctx=0.):
         "Seconds of a step"
-        w,g,ex,em,kv,st,at,el,co,he,sa,ke,la,ho = self.parts(*self.shape(n, ctx, p, pctx))
+        w,g,ex,em,kv,st,at,el,co,he,sa,ke,la,ho,fr = self.parts(*self.shape(n, ctx, p, pctx))
         busy = either(either(w,g)+either(ex,em)+kv+st+at+el+co+he+sa+ke, la, 4)
-        return either(busy, ho, 4) if self.overlapped else busy+ho
+        return either(either(busy, ho, 4) if self.overlapped else busy+ho, fr, 4)
 
     def shape(self, n, ctx, p=0, pctx=0.):
         "Arguments of `parts`: tokens after padding to a captured size, and what launching costs"
@@ -392,8 +394,8 @@ def _layers(l, t, d, e, whole):
     "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
     a = architecture(d)
     old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
-    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers)
+    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
+    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers)
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
     return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
 
@@ -425,7 +427,7 @@ def _clock(l, t, d, e):
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
                  l.reduces*latency+l.exchanges*la, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
                  l.logits*t['sampler']/bw, kernels, launch,
-                 *_host(t, d, e), t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0)
+                 *_host(t, d, e), t['frontend'], t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0)
 
 # %% ../nbs/33_step_time.ipynb #c033
 def step_time(
@@ -441,3 +443,25 @@ def step_time(
     "Seconds of a step, part by part"
     c = clock(arch, device, engine.resolve(arch, device), speed)
     return Step(*c.parts(*c.shape(decodes, context, prefill, prefill_context)), c.overlapped)
+
+# %% ../nbs/33_step_time.ipynb #c036
+def plot_roofline(
+    arch,               # `ModelArch`
+    device,             # `Device`
+    engine,             # `Engine`
+    context:float=1000.,# tokens in sight of each user
+    speed:Speed=PUBLIC, # coefficients
+    ax=None,            # axes to draw on
+):                      # axes
+    "What bounds a decode step, over the number of users"
+    from vllm_tuner.style import BLUE, GREEN, GREY, ORANGE, PURPLE, new_axes
+    ax = ax or new_axes(7, 3.6)
+    n = [2**(i/2) for i in range(19)]
+    steps = [step_time(arch, device, engine, max(1,round(b)), context*max(1,round(b)), speed=speed) for b in n]
+    lines = (('reading weights',BLUE,lambda s: s.weights+s.experts+s.head), ('arithmetic',ORANGE,lambda s: s.gemm+s.expert_gemm), ('reading the cache',GREEN,lambda s: s.kv+s.state),
+             ('exchange between ranks',PURPLE,lambda s: s.comm), ('fixed: kernels, launch, host',GREY,lambda s: s.kernels+s.launch+s.host))
+    for label,colour,part in lines:
+        if max(map(part,steps))>0: ax.plot(n, [1e3*part(s) for s in steps], color=colour, label=label)
+    ax.plot(n, [1e3*s.total for s in steps], color='black', lw=2, label='step')
+    ax.set(xscale='log', yscale='log', xlabel='users in the batch', ylabel='ms', ylim=(.02,None)); ax.legend(frameon=False, fontsize=8, ncols=2)
+    return ax
