@@ -12,17 +12,18 @@ from urllib.request import ProxyHandler, build_opener
 from .calibration import Observation, fit
 from .engine import Engine
 from .flags import to_env, to_flags
-from .goals import SLO, slo_of
+from .goals import SLO, figure, slo_of
 from .logs import Observed, parse_log
+from .metrics import samples
 from .optimizer import ENGINE, Candidate, Plan, candidate, search
 from .screen import PARAMS
 from .units import real
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['FIGURES', 'Died', 'free_port', 'answers', 'Server', 'Measured', 'read_bench', 'bench_words', 'bench', 'Trial',
-           'Correction', 'learn', 'figures_of', 'worth', 'hoped', 'Tuned', 'engine_key', 'open_study', 'earlier',
-           'Bench', 'study_candidates', 'tune']
+__all__ = ['FIGURES', 'DOUBT', 'Died', 'free_port', 'answers', 'Server', 'Measured', 'read_bench', 'bench_words', 'bench',
+           'Trial', 'Correction', 'learn', 'figures_of', 'worth', 'hoped', 'Tuned', 'engine_key', 'open_study',
+           'earlier', 'Bench', 'counters', 'study_candidates', 'tune']
 
 # %% ../nbs/54_tune.ipynb #c005
 class Died(RuntimeError):
@@ -151,7 +152,7 @@ def bench(
     env:dict|None=None,  # further environment variables
 )->Measured:
     "Drive a server"
-    log = Path(result).with_suffix('.log')
+    log = Path(result).with_suffix('.bench.log')
     with open(log,'w') as f:
         try: code = subprocess.run(bench_words(url,model,w,prompts,Path(result),start,tokenizer), stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=timeout, env={**os.environ,**(env or {})}).returncode
         except subprocess.TimeoutExpired: raise Died(f'the benchmark did not end within {timeout:g} s') from None
@@ -172,6 +173,7 @@ class Trial:
     measured:Measured|None=None # what the benchmark found
     observed:Observed|None=None # what the log said
     reason:str=''               # why there is nothing, in words
+    counters:dict|None=None     # of the server's /metrics after the benchmark: preemptions, blocks, tokens of the cache
     seconds:float=0.            # until the server was ready
     value:float=0.              # what the study maximises
 
@@ -219,13 +221,17 @@ def worth(
     if over>0: return -over
     return 1e3/max(m.figure('e2e_ms') or 1e9, 1e-9) if objective=='latency' else m.output_tokens_per_second
 
+DOUBT = .8  # spreads of benefit of the doubt: what may keep a limit is worth a trial; nbs/accuracy/decisions.ipynb
+
 def hoped(
     c:Candidate,           # not tried yet
     fix:Correction,        # what was learned
     slo:SLO, objective:str,# as in `worth`
 )->float:
-    "The same for a prediction, corrected"
+    "The same for a prediction, corrected, its limits with the benefit of the doubt"
     p = c.prediction
+    spread = lambda k: math.log(p.interval(k,.6827)[1]/max(figure(p,k),1e-9))  # one standard deviation of the logarithm
+    slo = replace(slo, limits=tuple((k,x*math.exp(DOUBT*spread(k))) for k,x in slo.limits))
     stats = lambda k: {s:getattr(getattr(p,k),s)*fix.of(k) for s in ('mean','p50','p90','p99')}
     return worth(Measured(p.output_tokens_per_second*fix.of('output_tokens_per_second'), p.requests_per_second, *(stats(k) for k in FIGURES[1:]), 1, 0), slo, objective)
 
@@ -246,7 +252,7 @@ class Tuned:
 
 def _dump(t:Trial)->dict:
     "A trial as JSON"
-    return {'engine':_plain(t.engine), 'state':t.state, 'predicted':t.predicted, 'measured':asdict(t.measured) if t.measured else None, 'reason':t.reason, 'seconds':t.seconds, 'value':t.value}
+    return {'engine':_plain(t.engine), 'state':t.state, 'predicted':t.predicted, 'measured':asdict(t.measured) if t.measured else None, 'reason':t.reason, 'seconds':t.seconds, 'value':t.value, 'counters':t.counters}
 
 def _plain(e:Engine)->dict:
     "What was set, as JSON"
@@ -257,7 +263,7 @@ def _load(d:dict, logs)->Trial:
     o = Path(logs)/f'{engine_key(Engine(**d["engine"]))}.log'
     try: seen = parse_log(o) if d['measured'] and o.exists() else None
     except ValueError: seen = None
-    return Trial(Engine(**d['engine']), d['state'], d['predicted'], Measured(**d['measured']) if d['measured'] else None, seen, d['reason'], d['seconds'], d['value'])
+    return Trial(Engine(**d['engine']), d['state'], d['predicted'], Measured(**d['measured']) if d['measured'] else None, seen, d['reason'], d['counters'], d['seconds'], d['value'])
 
 def engine_key(e:Engine)->str: # 12 hexadecimal digits
     "A name for what is set"
@@ -316,11 +322,21 @@ class Bench:
         result = log.with_suffix('.json'); result.unlink(missing_ok=True)
         go = lambda url: bench(url, self.model, w, self.prompts, result, self.start, None, self.timeout, dict(self.env))
         try:
-            if self.url: m,ready = go(self.url),0.
+            if self.url: m,ready,seen = go(self.url),0.,counters(self.url)
             else:
-                with Server(self.model, c.engine, log, self.start, self.timeout, dict(self.env), self.extra) as s: m,ready = go(s.url),s.ready
+                with Server(self.model, c.engine, log, self.start, self.timeout, dict(self.env), self.extra) as s: m,ready,seen = go(s.url),s.ready,counters(s.url)
         except (Died,OSError) as ex: return replace(base, reason=str(ex)[:500], observed=_observe(log), value=-1e3)
-        return replace(base, state='measured', measured=m, observed=_observe(log), seconds=round(ready,1), value=worth(m,slo,objective))
+        return replace(base, state='measured', measured=m, observed=_observe(log), seconds=round(ready,1), value=worth(m,slo,objective), counters=seen)
+
+def counters(
+    url:str, # of a server
+)->dict:     # name -> number
+    "What the server counted: preemptions, hits, and the cache that it has"
+    rows = samples(answers(url+'/metrics') or '')
+    total = lambda k: sum(v for n,_,v in rows if n in (k,k+'_total'))
+    cache = next((l for n,l,_ in rows if n=='vllm:cache_config_info'), {})
+    whole = {k:int(cache[k]) for k in ('num_gpu_blocks','block_size','kv_cache_size_tokens') if str(cache.get(k,'')).isdigit()}
+    return {k:total(f'vllm:{k}') for k in ('num_preemptions','prompt_tokens','generation_tokens','prefix_cache_hits')} | whole if rows else {}
 
 def _observe(log):
     "What a log says, if it is one"
