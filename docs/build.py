@@ -256,7 +256,7 @@ def accessible():
 def main():
     ask = argparse.ArgumentParser(description='Build README.md and the site')
     ask.add_argument('--readme', action='store_true', help='README.md alone')
-    if (args := ask.parse_args()).readme: return readme()
+    if ask.parse_args().readme: return readme()
     readme()
     assets()
     found = pages()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
-from .units import GiB, gib, real, show_bytes
+from .units import GiB, gib, real
 
 # %% auto #0
 __all__ = ['Link', 'Device', 'Node', 'devices', 'nodes', 'device', 'node', 'plot_devices']
