@@ -16,7 +16,7 @@ from .towers import towers
 __all__ = ['family', 'rope', 'head_dim', 'attention', 'mla', 'compressed', 'mamba', 'linear', 'shortconv', 'layer_kinds', 'dense',
            'moe', 'sparse_layers', 'plain_layer', 'text_part', 'from_config', 'mixer_word', 'plot_layers']
 
-# %% ../nbs/12_configs.ipynb #c007
+# %% ../nbs/12_configs.ipynb #c006
 _TABLE = '''
 llama4 arctic nemotron-nas mllama glm5_next:
 qwen qwen2 qwen2_moe qwen2_audio_text dream telechat: qkv no_o
@@ -119,7 +119,7 @@ def family(
     t = str(config.get('model_type') or outer)
     archs = config.get('architectures')
     cls = re.sub(r'(ForCausalLM|ForConditionalGeneration|LMHeadModel|ForMaskedLM|ForSequenceClassification|Model)$', '', str(archs[0])) if isinstance(archs,(list,tuple)) and archs else ''
-    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), re.sub('_vl|_omni|_text|_thinker', '', t).replace('qwen2_5','qwen2'), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
+    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
     return next((n for n in names if n in _HABITS), t)
 
 # %% ../nbs/12_configs.ipynb #c011
@@ -550,7 +550,7 @@ def _dory(c, h, kind, sparse):
 _LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c018
+# %% ../nbs/12_configs.ipynb #c007
 def _group(layers):
     "Equal layers gathered, with the order they stand in"
     kinds = list(dict.fromkeys(layers))
@@ -649,7 +649,7 @@ def _zamba2_shared(c):
 
 def _frame(c, h, f):
     "What a model has outside its layers"
-    H,V = c.need('hidden_size'),c.need('vocab_size')
+    H = c.need('hidden_size')
     if f=='whisper': return _whisper(c)
     extra,custom = _per_layer_inputs(c, f)
     n,out = c.int('hc_mult') or 0,{}
@@ -683,17 +683,15 @@ def _parse(config, name):
     cls = str(archs[0]) if isinstance(archs,(list,tuple)) and archs else ''
     pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith('LMHeadModel') and not cls.startswith('ChatGLM')
     frame = {'task':'embed' if pooled else 'generate', **_frame(c,h,f)}
-    sight = (config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config).get('vision_config')
-    deep = sight.get('deepstack_visual_indexes') if isinstance(sight,dict) else ()
-    if isinstance(deep,(list,tuple)) and deep: frame['custom'] = frame.get('custom',()) + (('deepstack',len(deep)),)
     aside = config.get('hf_quant_config')
     q = quant(config if 'quantization_config' in config or not isinstance(aside,dict) else {'quantization_config':{'quant_method':'modelopt', **aside.get('quantization',{})}})
     draft = _draft(c,h,f,layers)
+    a = ModelArch(c.need('hidden_size'), c.need('vocab_size'), c.flag('tie_word_embeddings','tied' in h), _max_len(c), _dtype(c), q, groups, order=order, name=name, model_type=outer, architecture=cls,
+                     norm_bias='ln' in h, final_norms=0 if 'nofinal' in h else 1, embed_norms=int('enorm' in h), head=not pooled, head_bias='hbias' in h or c.flag('lm_head_bias'), draft=draft,
+                     rope_scaling=_scaling(c), towers=towers(config, c.need('hidden_size')), kv_dtype=q.kv_dtype if q else None, **frame)
     unknown,notes = _remarks(c, f, cls)
     if c.odd: unknown,notes = (*unknown,'layer_types'),(*notes, f'layers of type {", ".join(sorted(c.odd))} are not known to this version and are read as full attention')
-    return ModelArch(c.need('hidden_size'), c.need('vocab_size'), c.flag('tie_word_embeddings','tied' in h), _max_len(c), _dtype(c), q, groups, order=order, name=name, model_type=outer, architecture=cls,
-                     norm_bias='ln' in h, final_norms=0 if 'nofinal' in h else 1, embed_norms=int('enorm' in h), head=not pooled, head_bias='hbias' in h or c.flag('lm_head_bias'), draft=draft,
-                     rope_scaling=_scaling(c), towers=towers(config, c.need('hidden_size')), kv_dtype=q.kv_dtype if q else None, unknown=unknown, notes=notes, **frame)
+    return replace(a, unknown=unknown, notes=notes) if notes else a
 
 def from_config(
     config:dict,  # what config.json holds

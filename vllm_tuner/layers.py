@@ -4,9 +4,8 @@
 
 # %% ../nbs/10_layers.ipynb #c002
 from __future__ import annotations
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
 
 # %% auto #0
 __all__ = ['Mixer', 'FFN', 'Rope', 'Attention', 'Indexer', 'MLA', 'CrossAttention', 'Mamba', 'LinearAttention', 'NoMixer',
