@@ -13,10 +13,39 @@ from .units import ceil_div, round_up
 from .versions import release
 
 # %% auto #0
-__all__ = ['Split', 'padding', 'split', 'attention', 'latent', 'grouped', 'indexer', 'mamba', 'linear_attention', 'cross',
-           'mixer', 'dense', 'experts', 'mixture', 'feed_forward', 'layer', 'ends', 'stage_indices', 'layers_bytes',
-           'tables', 'scales', 'buffers', 'trinkets', 'weight_bytes', 'relayout', 'absorbed', 'adapter_elements',
-           'lora_bytes', 'draft_bytes', 'resident_bytes', 'params']
+__all__ = ['HABITS', 'PARTS', 'has', 'Split', 'padding', 'split', 'attention', 'latent', 'grouped', 'indexer', 'mamba',
+           'linear_attention', 'cross', 'mixer', 'dense', 'experts', 'mixture', 'feed_forward', 'layer', 'ends',
+           'Stage', 'stage', 'layout_of', 'label', 'layers_bytes', 'rope_bytes', 'scale_bytes', 'trinkets',
+           'buffer_bytes', 'tower_bytes', 'weight_parts', 'weight_bytes', 'plot_parts', 'relayout', 'absorbed',
+           'adapter_elements', 'lora_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
+
+# %% ../nbs/20_weights.ipynb #c061
+_EVERY = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory FalconF FalconM Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
+Moondream MuseGlimmer NemotronHF NemotronHP OlmoHybrid Olmoe OPT Orion PaliGemma PhiMoE Phi3V Plamo3 Qwen2Moe Qwen3Moe Qwen3Next Qwen3OmniMoe Qwen3VLMoe Qwen3_5 Rnj1 StableLm Stablelm Zamba2 GLM4V"""
+HABITS = {
+    'embedding on every stage':_EVERY,
+    'head on every stage':' '.join(x for x in _EVERY.split() if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2')) + ' Aria Idefics3 SmolVLM Phi4MM',
+    'final norm on every stage':' '.join(x for x in _EVERY.split() if x not in ('Qwen3_5','Qwen3Next','Phi3V')),
+    'fp32 router':'Glm4Moe Glm4v HYV3 Step3p5 MiniMaxM2 MiMoV2 BailingMoeV Param2 Afmoe Ernie4_5_Moe Ernie4_5_VL SarvamMoE',  # `params_dtype=torch.float32`
+    'score correction':'Glm4Moe Glm4v NemotronH SolarOpen Ernie4_5 Laguna Longcat MiMoV2 ExaoneMo Afmoe HYV3 AliceAI',      # whatever the config says
+    'router may be quantised':'Qwen3Moe Qwen3VLMoe Qwen3OmniMoe Lfm2Moe K2Horizon',                                        # given the `quant_config`
+    'norms over all heads are divided':'MiniMax',
+    'runs on transformers':'Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
+    'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
+    'embedding is whole':'Whisper',
+    'pooler with a head':'LlamaModel MistralModel Qwen2Model JinaEmbeddingsV5Model',  # made from classes that have one
+    'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
+    'encoder is whole':'Gemma4',                              # the Transformers library's own modules
+    'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
+}
+_HABITS = {k:tuple(v.split()) for k,v in HABITS.items()}
+
+def has(
+    arch:ModelArch, # the model
+    habit:str,      # a key of `HABITS`
+)->bool:
+    "Whether a model's class has a habit"
+    return arch.architecture.startswith(_HABITS[habit])
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -34,9 +63,6 @@ class Split:
     corrected:bool=False# routers have a score correction
     norms:int=1         # ranks that share norms over all heads
 
-_CORRECTED = ('Glm4Moe','Glm4v','NemotronH','SolarOpen','Ernie4_5','Laguna','Longcat','MiMoV2','ExaoneMo','Afmoe','HYV3','AliceAI')  # a score correction, whatever the config says
-_QUANT_ROUTERS = ('Qwen3Moe','Qwen3VLMoe','Qwen3OmniMoe','Lfm2Moe','K2Horizon')  # their GateLinear is given the `quant_config`
-_FP32_ROUTERS = ('Glm4Moe','Glm4v','HYV3','Step3p5','MiniMaxM2','MiMoV2','BailingMoeV','Param2','Afmoe','Ernie4_5_Moe','Ernie4_5_VL','SarvamMoE')  # `params_dtype=torch.float32` in their GateLinear
 
 def padding(
     arch:ModelArch, # the model
@@ -58,9 +84,9 @@ def split(
     tp,dp,v = engine.tensor_parallel_size,engine.data_parallel_size,engine.vllm_version
     wide,ep = tp*dp*engine.prefill_context_parallel_size, engine.enable_expert_parallel
     shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) else tp
-    router = 4 if arch.architecture.startswith(_FP32_ROUTERS) or dict(arch.custom).get('router_fp32') else 0
-    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if arch.architecture.startswith(_QUANT_ROUTERS) else 'plain',
-                 arch.architecture.startswith(_CORRECTED), tp if arch.architecture.startswith('MiniMax') else 1)
+    router = 4 if has(arch,'fp32 router') else 0
+    return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if has(arch,'router may be quantised') else 'plain',
+                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1)
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def _linear(out, in_, *names, parts=0, bias=False, row=False, kind='linear'):
@@ -225,17 +251,6 @@ def layer(
     "Everything in one layer of a group"
     return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra)) if m.out]
 
-_ALL = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory Falcon FalconMamba Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
-Moondream MuseGlimmer NemotronHF NemotronHP OlmoHybrid Olmoe OPT Orion PaliGemma PhiMoE Phi3V Plamo3 Qwen2Moe Qwen3Moe Qwen3Next Qwen3OmniMoe Qwen3VLMoe Qwen3_5 Rnj1 StableLm Stablelm Zamba2 GLM4V""".split()  # embedding
-_HEADS = tuple(x for x in _ALL if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2')) + ('Aria','Idefics3','SmolVLM','Phi4MM')  # head
-_NORMS = tuple(x for x in _ALL if x not in ('Qwen3_5','Qwen3Next','Phi3V'))  # final norm
-
-_TRANSFORMERS = ('Arcee','Cwm','FlexOlmo','GlmFor','GPTBigCode','GPTNeoX','HunYuanDense','HunYuanMoE','Jais2','Kolibri','Mellum','Nanbeige','OlmoFor','Olmo2','Olmo3','PhiFor','SeedOss','SmolLM3','Starcoder2','VaultGemma','SolarOpen','Mistral4','Transformers')
-_BERTS = ('Bert','Roberta','XLMRoberta')  # positions and token types are vocabularies, too, padded to 64 and divided
-_POOLED = ('LlamaModel','MistralModel','Qwen2Model','JinaEmbeddingsV5Model')  # made from classes with a head
-
-def _everywhere(arch, names): return arch.architecture.startswith(tuple(names)) and not arch.architecture.startswith('FalconH1')
-
 def ends(
     arch:ModelArch, # the model
     s:Split,        # the layout
@@ -244,73 +259,109 @@ def ends(
 )->list[Matrix]:
     "Embedding, final norms and head of a stage"
     rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
-    head,early = arch.head or arch.architecture in _POOLED, first or _everywhere(arch,_ALL)
-    table = Matrix(arch.vocab if arch.architecture.startswith('Whisper') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
-    bert = arch.architecture.startswith(_BERTS)
+    head,early = arch.head or has(arch,'pooler with a head'), first or has(arch,'embedding on every stage')
+    table = Matrix(arch.vocab if has(arch,'embedding is whole') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
+    bert = has(arch,'positions are a vocabulary')
     positions = (round_up(arch.positions,64)//s.tp + 64//s.tp-1 - arch.architecture.startswith('Bert') if bert else arch.positions)*s.hidden
     out = [_vector(positions + arch.embed_norms*norms)] if early else []
     if early and (ple := dict(arch.custom)).get('ple_width'): out += [Matrix(round_up(ple['ple_vocab'],64)//s.tp, ple['ple_width'])]
     if early or last and arch.tied and head: out += [table]
     if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
-    if last or _everywhere(arch,_NORMS): out += [_vector(arch.final_norms*norms)]
-    if head and not arch.tied and (last or _everywhere(arch,_HEADS)): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
-    if arch.head_bias and (last or _everywhere(arch,_HEADS)) and not arch.architecture.startswith(_TRANSFORMERS): out += [_vector(rows)]
+    if last or has(arch,'final norm on every stage'): out += [_vector(arch.final_norms*norms)]
+    if head and not arch.tied and (last or has(arch,'head on every stage')): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
+    if arch.head_bias and (last or has(arch,'head on every stage')) and not has(arch,'runs on transformers'): out += [_vector(rows)]
     return [m for m in out if m.out]
 
 # %% ../nbs/20_weights.ipynb #c027
-def stage_indices(
-    arch:ModelArch, # the model
-    engine,         # `Engine`
-    pp_rank:int=0,  # stage
-)->range:
-    "Indices of the layers that a stage owns"
-    cut = engine.pp_layer_partition
-    if cut: return range(sum(cut[:pp_rank]), sum(cut[:pp_rank+1]))
-    return range(*stage_layers(arch.n_layers, engine.pipeline_parallel_size, pp_rank))
-
-def _names(m, i): return tuple(n if i is None or m.kind=='head' else f'layers.{i}.{n}' for n in m.names)
-
-def _bytes(ms, quant, i, b):
-    "Bytes of a list of matrices, in the layouts that a checkpoint's rules give them"
-    return sum(stored(quant.layout(_names(m,i),m.kind) if quant and m.kind!='plain' else None, m, b) for m in ms)
-
-def layers_bytes(
-    arch:ModelArch, # the model
-    quant:Quant|None, # how it is stored
-    s:Split,        # the layout
-    indices:range,  # layers
-    b:int,          # bytes of one element of the model's dtype
-)->int:
-    "Bytes of a run of layers"
-    kinds = arch.layer_kinds[indices.start:indices.stop]
-    parts = {k:layer(arch.groups[k],s) for k in set(kinds)}
-    if quant and quant.by_layer: return sum(_bytes(parts[k],quant,i,b) for i,k in zip(indices,kinds))
-    return sum(_bytes(ms,quant,99,b)*kinds.count(k) for k,ms in parts.items())
-
-# %% ../nbs/20_weights.ipynb #c029
 _SIZES = {'bfloat16':2,'float16':2,'half':2,'float32':4,'float':4}
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    "What one rank of a pipeline stage builds"
+    arch:ModelArch      # the model
+    split:Split         # how ranks share it
+    layers:range        # indices of the layers it owns
+    first:bool          # it has the embedding
+    last:bool           # it has the head
+    size:int            # bytes of one element of the model's dtype
+    tokens:int          # of one step, where a buffer depends on them
+    version:tuple       # of vLLM
+
+    @property
+    def kinds(self)->tuple[int,...]: # index into `arch.groups`, one per layer
+        "The shapes of its layers"
+        return self.arch.layer_kinds[self.layers.start:self.layers.stop]
+
+    @property
+    def groups(self)->list[Layers]: # one per layer
+        "Its layers"
+        return [self.arch.groups[k] for k in self.kinds]
+
+# %% ../nbs/20_weights.ipynb #c063
+def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
+def _buffered(arch): return bool({'ple_width','deepstack'} & dict(arch.custom).keys()) or any(_sparse(g.mixer) for g in arch.groups)
+
+@lru_cache(4096)
+def stage(
+    arch:ModelArch, # the model
+    device,         # `Device`
+    engine,         # `Engine`
+    pp_rank:int=0,  # pipeline stage
+)->Stage:
+    "A stage of an engine"
+    pp,cut = engine.pipeline_parallel_size,engine.pp_layer_partition
+    a,z = (sum(cut[:pp_rank]),sum(cut[:pp_rank+1])) if cut else stage_layers(arch.n_layers,pp,pp_rank)
+    dtype = resolve_dtype(engine.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', engine.vllm_version)
+    tokens = engine.resolve(arch,device).max_num_batched_tokens if _buffered(arch) else 0
+    return Stage(arch, split(arch,device,engine), range(a,z), pp_rank==0, pp_rank==pp-1, _SIZES.get(dtype,2), tokens, release(engine.vllm_version))
+
+def _names(m, i): return m.names if m.kind=='head' else tuple(f'layers.{i}.{n}' for n in m.names)
+
+def layout_of(
+    quant:Quant|None, # how a checkpoint is stored
+    m:Matrix,         # one of its matrices
+    layer:int=99,     # index of its layer
+)->Layout|None:       # `None` for plain
+    "The layout that a checkpoint's rules give to a matrix"
+    return quant.layout(_names(m,layer),m.kind) if quant and m.kind!='plain' else None
+
+# %% ../nbs/20_weights.ipynb #c064
+_LABELS = {'embed_tokens':'embedding and head', 'lm_head':'embedding and head', 'self_attn':'attention', 'encoder_attn':'attention', 'mixer':'states', 'mlp':'feed-forward'}
+
+def label(
+    m:Matrix, # a matrix
+)->str:
+    "The part of a model that it belongs to, for people"
+    name = m.names[0] if m.names else ''
+    return 'experts' if name.startswith('mlp.experts') else _LABELS.get(name.split('.')[0], 'rest')
+
+def layers_bytes(
+    st:Stage,         # the stage
+    quant:Quant|None, # how it is stored
+    part=label,       # under which key a matrix counts
+)->dict[str,int]:     # bytes
+    "Bytes of a stage's layers"
+    out,kinds = {},st.kinds
+    made = {k:layer(st.arch.groups[k],st.split) for k in set(kinds)}
+    runs = [(made[k],i,1) for i,k in zip(st.layers,kinds)] if quant and quant.by_layer else [(ms,99,kinds.count(k)) for k,ms in made.items()]
+    for ms,i,n in runs:
+        for m in ms: out[part(m)] = out.get(part(m),0) + n*stored(layout_of(quant,m,i),m,st.size)
+    return out
+
+# %% ../nbs/20_weights.ipynb #c029
 def _ropes(m): return [x.rope for x in (m, getattr(m,'beside',None), getattr(m,'self_attention',None)) if getattr(x,'rope',None)]
 def _caching(m): return isinstance(m,(Attention,MLA)) + bool(getattr(m,'beside',None)) + (isinstance(m,CrossAttention) and 1+bool(m.self_attention))
 
-def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
-
-def tables(
-    arch:ModelArch,    # the model
-    groups:list[Layers], # layers of the stage
-    b:int,             # bytes of one element of the model's dtype
-    version:str='0.33.0', # of vLLM
+def rope_bytes(
+    st:Stage, # the stage
 )->int:
     "Bytes of the rotary tables"
-    wide = arch.architecture.startswith('GptOss')
-    ropes = {r for g in groups for r in _ropes(g.mixer)}
-    if arch.architecture.startswith(_TRANSFORMERS) and release(version)>=(0,30,0):
-        kinds = {(r,bool(getattr(g.mixer,'window',None)) and bool(arch.order)) for g in groups for r in _ropes(g.mixer)}
-        return sum(4*r.dim for r,_ in kinds)
-    second = {replace(r,key='indexer') for g in groups if _sparse(g.mixer) and arch.architecture.startswith('DeepseekV32') for r in _ropes(g.mixer)}
-    return sum(r.size for r in ropes|second)*(4 if wide else b)
+    pairs = {(r,bool(getattr(g.mixer,'window',None)) and bool(st.arch.order)) for g in st.groups for r in _ropes(g.mixer)}
+    if has(st.arch,'runs on transformers') and st.version>=(0,30,0): return sum(4*r.dim for r,_ in pairs)
+    second = {replace(r,key='indexer') for g in st.groups if _sparse(g.mixer) and has(st.arch,'rope of the indexer') for r in _ropes(g.mixer)}
+    return sum(r.size for r in {r for r,_ in pairs}|second)*(4 if has(st.arch,'fp32 rope') else st.size)
 
-def scales(
+def scale_bytes(
     m,                # a mixer
     quant:Quant|None, # how the checkpoint is stored
     b:int,            # bytes of one element of the model's dtype
@@ -320,50 +371,34 @@ def scales(
     own = 12+3*b if method=='compressed-tensors' else 4*b if method in ('fp8','quark') or method.startswith('modelopt') else 0
     return _caching(m)*(24 + (0 if isinstance(m,MLA) and not method.startswith('modelopt') else own))
 
-def buffers(
-    arch:ModelArch,   # the model
-    quant:Quant|None, # how it is stored
-    s:Split,          # the layout
-    indices:range,    # layers of the stage
-    b:int,            # bytes of one element of the model's dtype
-    tokens:int=0,     # of one step, where a buffer depends on them
-    version:str='0.33.0', # of vLLM
-)->int:
-    "Bytes of tables and scales of a stage"
-    groups = [arch.groups[k] for k in arch.layer_kinds[indices.start:indices.stop]]
-    cache = sum(scales(g.mixer,quant,b) for g in groups)
-    maps = sum(4*(g.ffn.experts+s.redundant) for g in groups if isinstance(g.ffn,MoE)) if s.experts>1 else 0
-    own = dict(arch.custom)
-    inner = (own.get('ple_width',0) + (own.get('deepstack',0)*arch.hidden if indices.start==0 else 0))*b
-    choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4
-    return tables(arch,groups,b,version) + cache + maps + (inner+choice)*tokens
-
-# %% ../nbs/20_weights.ipynb #c031
-def _size(arch, device, engine): return _SIZES.get(resolve_dtype(engine.dtype, arch.dtype, device.capability, arch.architecture, arch.task=='embed', engine.vllm_version), 2)
-
+# %% ../nbs/20_weights.ipynb #c066
 def trinkets(
-    arch:ModelArch, # the model
-    s:Split,        # the layout
-    groups:list[Layers], # layers of the stage
-    b:int,          # bytes of one element of the model's dtype
+    st:Stage, # the stage
 )->int:
-    "Small buffers that single classes register: normalisers, multipliers, positions, tables of their encoders"
-    name,out = arch.architecture,0
+    "Small buffers that single classes register: normalisers, multipliers, positions"
+    arch,b,out = st.arch,st.size,0
+    name,groups = arch.architecture,st.groups
     if name.startswith('Gemma') and not name.startswith('Gemma4'): out += b
     if name.startswith('Gemma4'):
         out += b*(1 + len(groups) + (3 if 'ple_width' in dict(arch.custom) else 0) + sum(g.mixer.head_dim for g in groups if not g.mixer.shares_kv) + sum(arch.hidden+1 for g in groups if isinstance(g.ffn,MoE)))
-    if name.startswith('FalconH1'): out += sum(m.out*b for g in groups for m in mamba(g.mixer,s)[:1])
+    if name.startswith('FalconH1'): out += sum(m.out*b for g in groups for m in mamba(g.mixer,st.split)[:1])
     if name.startswith('Apertus'): out += 4*len(groups)
-    if name.startswith(_BERTS): out += 8*arch.positions
+    if has(arch,'positions are a vocabulary'): out += 8*arch.positions
     return out
 
-def _step(arch, device, engine): return engine.resolve(arch,device).max_num_batched_tokens if {'ple_width','deepstack'} & dict(arch.custom).keys() or any(_sparse(g.mixer) for g in arch.groups) else 0
+def buffer_bytes(
+    st:Stage,         # the stage
+    quant:Quant|None, # how it is stored
+)->int:
+    "Bytes of tables, scales and buffers of a stage"
+    own,groups = dict(st.arch.custom),st.groups
+    cache = sum(scale_bytes(g.mixer,quant,st.size) for g in groups)
+    maps = sum(4*(g.ffn.experts+st.split.redundant) for g in groups if isinstance(g.ffn,MoE)) if st.split.experts>1 else 0
+    inner = (own.get('ple_width',0) + (own.get('deepstack',0)*st.arch.hidden if st.first else 0))*st.size
+    choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4
+    return rope_bytes(st) + cache + maps + (inner+choice)*st.tokens + trinkets(st)
 
-def _outside(arch, s):
-    "Parameters outside layers; the projection of per-layer inputs is divided"
-    ple = dict(arch.custom).get('ple_width',0)*arch.hidden
-    return arch.extra - ple + ple//s.tp
-
+# %% ../nbs/20_weights.ipynb #c069
 def _tower_tables(name, t, b):
     head = t.hidden//t.heads if t.heads else 0
     if t.kind!='image': return 0
@@ -373,13 +408,36 @@ def _tower_tables(name, t, b):
     if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4)
     return 4*t.hidden*b if name.startswith('Kimi') else 0
 
-_WHOLE_TOWERS = ('Gemma4',)  # encoders that run on the Transformers library's own modules
+def tower_bytes(
+    st:Stage, # the stage
+    engine,   # `Engine`
+)->int:
+    "Bytes of the encoders beside the language model"
+    if engine.language_model_only or not st.first and st.version>=(0,33,0): return 0
+    tp = 1 if has(st.arch,'encoder is whole') else st.split.tp
+    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(st.size*(n//tp if how=='tp' else n) for how,n in t.detail or (('all',t.params),)) for t in st.arch.towers)
 
-def _towers(arch, engine, s, b):
-    "Encoders beside the language model, divided where vLLM divides them"
-    if engine.language_model_only: return 0
-    tp = 1 if arch.architecture.startswith(_WHOLE_TOWERS) else s.tp
-    return sum(_tower_tables(arch.architecture,t,b) + sum(b*(n//tp if how=='tp' else n) for how,n in t.detail or (('all',t.params),)) for t in arch.towers)
+# %% ../nbs/20_weights.ipynb #c031
+def _outside(arch, s):
+    "Parameters outside layers; the projection of per-layer inputs is divided"
+    ple = dict(arch.custom).get('ple_width',0)*arch.hidden
+    return arch.extra - ple + ple//s.tp
+
+def weight_parts(
+    arch:ModelArch, # the checkpoint
+    device,         # `Device`
+    engine,         # `Engine`
+    pp_rank:int=0,  # pipeline stage
+)->dict[str,int]:   # bytes by part
+    "What the weights of one rank consist of, as loaded"
+    st = stage(arch,device,engine,pp_rank)
+    out = {'embedding and head':0, **layers_bytes(st,arch.quant)}
+    for m in ends(arch,st.split,st.first,st.last):
+        k = 'embedding and head' if m.names else 'rest'
+        out[k] = out.get(k,0) + stored(layout_of(arch.quant,m),m,st.size)
+    encoder = sum(g.n*stored(None,m,st.size) for g in arch.encoder for m in layer(g,st.split)) if st.first else 0
+    out['rest'] = out.get('rest',0) + st.size*_outside(arch,st.split)
+    return {k:v for k,v in {**out, 'encoders':encoder+tower_bytes(st,engine), 'tables':buffer_bytes(st,arch.quant)}.items() if v}
 
 @lru_cache(4096)
 def weight_bytes(
@@ -389,12 +447,26 @@ def weight_bytes(
     pp_rank:int=0,  # pipeline stage
 )->int:             # bytes on one tensor-parallel rank
     "Bytes that one rank of a stage allocates for the model, as loaded"
-    s,b,q = split(arch,device,engine),_size(arch,device,engine),arch.quant
-    first,last = pp_rank==0, pp_rank==engine.pipeline_parallel_size-1
-    mine = stage_indices(arch,engine,pp_rank)
-    encoder = _bytes([replace(m,copies=m.copies*g.n) for g in arch.encoder for m in layer(g,s)],None,None,b) if first else 0
-    return (layers_bytes(arch,q,s,mine,b) + _bytes(ends(arch,s,first,last),q,None,b) + buffers(arch,q,s,mine,b,_step(arch,device,engine),engine.vllm_version)
-            + trinkets(arch,s,[arch.groups[k] for k in arch.layer_kinds[mine.start:mine.stop]],b) + encoder + b*_outside(arch,s) + (_towers(arch,engine,s,b) if first or release(engine.vllm_version)<(0,33,0) else 0))
+    return sum(weight_parts(arch,device,engine,pp_rank).values())
+
+# %% ../nbs/20_weights.ipynb #c071
+PARTS = ('embedding and head','attention','states','feed-forward','experts','encoders','tables','rest')  # in this order in pictures
+
+def plot_parts(
+    archs,  # `ModelArch` values
+    device, # `Device`
+    engine, # `Engine`
+):          # matplotlib axes
+    "Shares of the parts of a rank's weights, one bar per model"
+    from vllm_tuner.style import PALETTE, YELLOW, new_axes
+    ax,left = new_axes(8, .5+.42*len(archs)), [0]*len(archs)
+    shares = [{k:v/weight_bytes(a,device,engine) for k,v in weight_parts(a,device,engine).items()} for a in archs]
+    names = [f"{a.name.split('/')[-1]}  {show_bytes(weight_bytes(a,device,engine))}" for a in archs]
+    for part,colour in zip(PARTS, (*PALETTE,YELLOW)):
+        widths = [100*s.get(part,0) for s in shares]
+        if max(widths)>.5: ax.barh(names, widths, left=left, color=colour, label=part); left = [l+w for l,w in zip(left,widths)]
+    ax.invert_yaxis(); ax.set_xlim(0,100); ax.set_xlabel('per cent of the weights of one rank'); ax.legend(ncols=4, loc='lower center', bbox_to_anchor=(.4,1), frameon=False, fontsize=8)
+    return ax
 
 # %% ../nbs/20_weights.ipynb #c037
 def _swizzled(m, b, old):
@@ -430,8 +502,6 @@ def absorbed(
     return m.heads//s.tp*m.kv_lora_rank*(m.qk_nope_head_dim+m.v_head_dim)*b if isinstance(m,MLA) and l is not None and not m.window else 0
 
 # %% ../nbs/20_weights.ipynb #c040
-_ADAPTED_ENDS = ('Llama','Apertus','Exaone','FalconH1','Granite','HyperCLOVAX','Jamba','Lfm2','MiniCPM','Mixtral','Nemotron','PhiMoE','Qwen3F','Qwen3Moe','Qwen3_5','Solar','DeciLM')
-
 def adapter_elements(
     m:Matrix,      # a matrix
     rank:int,      # of the adapters
@@ -449,12 +519,12 @@ def lora_bytes(
 )->int:
     "Bytes of the adapter slots of one rank"
     if not engine.enable_lora: return 0
-    s,r = split(arch,device,engine),engine.max_lora_rank
+    st,r = stage(arch,device,engine,pp_rank),engine.max_lora_rank
+    s,kinds = st.split,st.kinds
     shards = s.tp if engine.fully_sharded_loras else 1
-    kinds = [arch.layer_kinds[i] for i in stage_indices(arch,engine,pp_rank)]
     inner = sum(kinds.count(k)*sum(adapter_elements(m,r,shards) for m in layer(arch.groups[k],s)) for k in set(kinds))
-    outer = 2*r*(arch.vocab+arch.hidden) if arch.architecture.startswith(_ADAPTED_ENDS) and engine.pipeline_parallel_size==1 else 0
-    return engine.max_loras*(inner+outer)*_size(arch,device,engine)
+    outer = 2*r*(arch.vocab+arch.hidden) if has(arch,'adapters for embedding and head') and engine.pipeline_parallel_size==1 else 0
+    return engine.max_loras*(inner+outer)*st.size
 
 # %% ../nbs/20_weights.ipynb #c043
 def draft_bytes(
@@ -466,27 +536,31 @@ def draft_bytes(
     "Bytes of what drafts on one rank"
     spec = engine.speculative_config
     if spec is None or pp_rank<engine.pipeline_parallel_size-1: return 0
-    s,b,H = split(arch,device,engine),_size(arch,device,engine),arch.hidden
+    st,H = stage(arch,device,engine,pp_rank),arch.hidden
+    s,b = st.split,st.size
     if isinstance(d := spec.model, ModelArch):
         alone = replace(engine, speculative_config=None, pipeline_parallel_size=1, tensor_parallel_size=spec.draft_tensor_parallel_size or s.tp, enable_lora=False)
         same = spec.method.startswith('eagle') and (d.vocab,d.hidden)==(arch.vocab,H)
-        return weight_bytes(d,device,alone) - (_bytes([m for m in ends(d,split(d,device,alone)) if m.names],None,None,b) if same else 0)
+        return weight_bytes(d,device,alone) - (sum(stored(None,m,b) for m in ends(d,split(d,device,alone)) if m.names) if same else 0)
     if 'mtp' not in spec.method: return 0
     mine = arch.draft or (replace(arch.groups[arch.layer_kinds[-1]], n=1),)
-    return sum(g.n*(_bytes(layer(g,s),arch.quant,arch.n_layers,b) + b*(2*H*H+3*H)) for g in mine)
+    return sum(g.n*(sum(stored(layout_of(arch.quant,m,arch.n_layers),m,b) for m in layer(g,s)) + b*(2*H*H+3*H)) for g in mine)
 
 # %% ../nbs/20_weights.ipynb #c045
-def _rewritten(arch, device, s, indices, b, quant, version):
-    "Bytes that rewriting adds to a run of layers"
+def rewritten(
+    st:Stage,    # the stage
+    quant:Quant, # how it is stored, or will be once loaded
+    device,      # `Device`
+    version:str, # of vLLM
+)->int:
+    "Bytes that rewriting for kernels adds to a stage's layers"
     def one(k, i):
-        at = lambda m: quant.layout(_names(m,i),m.kind) if m.kind!='plain' else None
-        ms = layer(arch.groups[k],s)
-        kv = next((at(m) for m in ms if m.names[-1:]==('self_attn.kv_b_proj',)), None)
-        grown = sum(stored(at(m),m,b)-stored(None,m,b) for m in ms) if quant.online else 0
-        return sum(relayout(at(m),m,b,device,version) for m in ms) + grown + absorbed(arch.groups[k].mixer,s,kv,b)
-    kinds = arch.layer_kinds[indices.start:indices.stop]
-    if quant.by_layer: return sum(one(k,i) for i,k in zip(indices,kinds))
-    return sum(one(k,99)*kinds.count(k) for k in set(kinds))
+        ms = [(m,layout_of(quant,m,i)) for m in layer(st.arch.groups[k],st.split)]
+        kv = next((l for m,l in ms if m.names[-1:]==('self_attn.kv_b_proj',)), None)
+        grown = sum(stored(l,m,st.size)-stored(None,m,st.size) for m,l in ms) if quant.online else 0
+        return sum(relayout(l,m,st.size,device,version) for m,l in ms) + grown + absorbed(st.arch.groups[k].mixer,st.split,kv,st.size)
+    if quant.by_layer: return sum(one(k,i) for i,k in zip(st.layers,st.kinds))
+    return sum(one(k,99)*st.kinds.count(k) for k in set(st.kinds))
 
 @lru_cache(4096)
 def resident_bytes(
@@ -496,10 +570,9 @@ def resident_bytes(
     pp_rank:int=0,  # pipeline stage
 )->int:             # bytes on one tensor-parallel rank
     "Bytes that the model keeps on one rank of a stage once it is ready to serve"
-    s,b,q = split(arch,device,engine),_size(arch,device,engine),online(engine.quantization,arch.quant)
-    mine = stage_indices(arch,engine,pp_rank)
-    loaded = weight_bytes(arch,device,engine,pp_rank) + (_rewritten(arch,device,s,mine,b,q,engine.vllm_version) if q else 0)
-    offloaded = min(int(engine.cpu_offload_gb*2**30), layers_bytes(arch,arch.quant,s,mine,b))
+    st,q = stage(arch,device,engine,pp_rank),online(engine.quantization,arch.quant)
+    loaded = weight_bytes(arch,device,engine,pp_rank) + (rewritten(st,q,device,engine.vllm_version) if q else 0)
+    offloaded = min(int(engine.cpu_offload_gb*2**30), sum(layers_bytes(st,arch.quant).values())) if engine.cpu_offload_gb else 0
     return loaded - offloaded + lora_bytes(arch,device,engine,pp_rank) + draft_bytes(arch,device,engine,pp_rank)
 
 # %% ../nbs/20_weights.ipynb #c051
