@@ -17,12 +17,27 @@ def test_python_blocks_run_in_one_session(tmp_path):
     assert run.returncode==0, run.stderr
 
 
-@pytest.mark.parametrize('line', [line for kind,text in BLOCKS if kind=='bash' for line in text.splitlines() if line.startswith('vllm-tuner ') and ' explore' not in line])
+COMMANDS = sorted({part.strip() for kind,text in BLOCKS if kind=='bash' for line in text.splitlines() for part in line.split('&&') if part.strip().startswith('vllm-tuner ')})
+
+
+@pytest.mark.parametrize('line', COMMANDS)
 def test_commands_run(line, tmp_path):
+    "Yes or no is an answer, nonsense is not"
     assert shutil.which('vllm-tuner') or Path(sys.executable).with_name('vllm-tuner').exists()
-    args = shlex.split(line, comments=True)[1:]
-    run = subprocess.run([sys.executable, '-m', 'vllm_tuner.cli', *args], capture_output=True, text=True, cwd=tmp_path)
-    assert run.returncode==0, run.stderr
+    run = subprocess.run([sys.executable, '-m', 'vllm_tuner', *shlex.split(line, comments=True)[1:]], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode in (0, 1) and run.stdout and not run.stderr, run.stderr
+
+
+def test_the_main_job_answers_yes():
+    line = next(c for c in COMMANDS if c.startswith('vllm-tuner plan'))
+    assert subprocess.run([sys.executable, '-m', 'vllm_tuner', *shlex.split(line)[1:]], capture_output=True).returncode==0
+
+
+def test_every_figure_has_words():
+    "Alternative text, and the file is there"
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    found = re.findall(r'!\[([^\]]*)\]\(([^)]+)\)', text)
+    assert found and all(len(alt)>40 and (ROOT/path).exists() for alt,path in found)
 
 
 def test_the_two_commands_are_there():
