@@ -13,7 +13,7 @@ from pathlib import Path
 
 KEPT = ('dtype','quantization','max_model_len','max_num_batched_tokens','max_num_seqs','async_scheduling','enable_chunked_prefill','enable_prefix_caching','cache_dtype','gpu_memory_utilization',
         'cudagraph_mode','cudagraph_capture_sizes','mamba_cache_mode','mamba_block_size','mamba_ssm_cache_dtype','distributed_executor_backend','disable_hybrid_kv_cache_manager')
-OURS = re.compile(r"No module named (?!'flashinfer')|OracleFailure|libc10_cuda|libcuda|Meta tensors|meta tensor|device.*meta|Torch not compiled|trust_remote_code|Can't load|not a local folder|operator .* does not exist|has no attribute")
+OURS = re.compile(r"^No module named|requires the \w+ library|is not installed|WorkspaceManager|Can't load|Invalid type of HuggingFace config|Validation error for field|object has no attribute|^'\w+'$|Cannot resolve attention scaling|requires FlashInfer|empty\(\) takes|not subscriptable|unsupported operand|Meta tensors|Torch not compiled|operator .* does not exist")  # what this machine or a shortened config lacks, not what vLLM says
 
 
 def resolved(d:dict)->dict:
@@ -44,7 +44,7 @@ def message(error:dict|None)->str:
     "What vLLM said, without pydantic's wrapping"
     said = (error or {}).get('message','')
     said = re.sub(r'^\d+ validation errors? for \w+ (Value error, )?', '', said)
-    return re.split(r' \[type=|, input_type=| For further information', said)[0][:700]
+    return re.sub(r'(Supported architectures:) .*', r'\1', re.split(r' \[type=|, input_type=| For further information', said)[0])[:1300]
 
 
 class Table:
@@ -59,7 +59,7 @@ class Table:
 def answer(c:dict, defaults:Table)->dict|None:
     "One answer in the fixture's shape, `None` if the tool failed"
     refused,said = c.get('refused_at'),message(c.get('error'))
-    if refused=='oracle' or refused and OURS.search(said+str((c.get('error') or {}).get('type',''))): return None
+    if refused=='oracle' or refused and OURS.search(said): return None
     out = {'case':{k:v for k,v in c['case'].items() if not (k in ('tp','pp') and v==1)}}
     if c.get('defaults'): out['defaults'] = defaults(resolved(c['defaults']))
     if c.get('workers'): out['weights'] = [[w['parameters'], sum(w['as_loaded_bytes'].values()), sum(w['after_postprocess_bytes'].values()) if not w['postprocess_error'] else None] for w in c['workers']]
@@ -94,16 +94,18 @@ def asked(spec:str):
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('out'); p.add_argument('--shared', type=Path); p.add_argument('--answers', nargs='*', default=[])
+    p.add_argument('out'); p.add_argument('--shared', type=Path); p.add_argument('--answers', nargs='*', default=[]); p.add_argument('--without', nargs='*', default=[], help='models whose configuration class is not at hand, so that a stand-in answered')
     a = p.parse_args(argv)
     configs,defaults,answers,dropped = {},Table(),{},{}
     for source in [*([shared(a.shared)] if a.shared else []), *map(asked, a.answers)]:
         for kind,version,gpu,fi,model,config,cases in source:
+            if model in a.without: continue
             for c in cases:
                 row = answer(c, defaults)
                 if row is None: dropped[model] = dropped.get(model,0)+1; continue
                 configs[model] = config
-                answers.setdefault(json.dumps([kind,version,gpu,fi]), {}).setdefault(model, []).append(row)
+                mine = answers.setdefault(json.dumps([kind,version,gpu,fi]), {}).setdefault(model, [])
+                mine[:] = [x for x in mine if x['case']!=row['case']] + [row]   # a later answer replaces an earlier one
     doc = {'about':{'engine':"vLLM's own Python from the CUDA wheels of the releases named, unmodified, on a machine without GPU (tools/vllm_oracle); a platform that answers for the card named",
                     'available_bytes':'10 GiB per worker for the cache unless the case says otherwise', 'weights':'per pipeline stage, first tensor-parallel rank: parameters, bytes as loaded, bytes after post-processing (null where that needs a GPU)',
                     'groups':'[equal groups, layers of each on the first stage, bytes of a page, tokens of a block, kind of spec]', 'dropped':dropped,

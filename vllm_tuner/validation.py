@@ -218,6 +218,8 @@ def architecture_rules(c:Case):
             yield Draft('error','architecture-retired', f'Model architecture {name} was supported in vLLM until v{last}, and is not supported anymore. Please use an older version of vLLM if you want to use this model architecture.', (), f'serve it with vLLM {last}')
     elif (first := first_release(name)) and release(first)>release(v):
         yield Draft('error','architecture-unknown', f"Model architectures ['{name}'] are not supported for now.", (), f'vLLM {first} serves it; {v} does not know it yet')
+    elif not first:
+        yield Draft('warning','architecture-unseen', f'no release of vLLM up to {".".join(map(str,NEWEST))} has a model class {name}: it starts only if the Transformers library can run it inside vLLM', (), 'the figures are those of the nearest known shape')
 
 # %% ../nbs/40_validation.ipynb #c021
 @rule('config')

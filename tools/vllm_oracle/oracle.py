@@ -69,7 +69,9 @@ class Oracle:
         try:
             self.folder = folder/'model'
             self.folder.mkdir()
-            (self.folder/'config.json').write_text(json.dumps(config))
+            beside = config.get('hf_quant_config')            # ModelOpt's own file, where a config was stored together with it
+            if beside: (self.folder/'hf_quant_config.json').write_text(json.dumps(beside))
+            (self.folder/'config.json').write_text(json.dumps({k: v for k, v in config.items() if k != 'hf_quant_config'}))
             configs.register(config)
             self._plan(case, out, params)
         except Refused as r: out.update(refused_at=r.at, error=describe(r.error))
