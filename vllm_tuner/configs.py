@@ -119,7 +119,7 @@ def family(
     t = str(config.get('model_type') or outer)
     archs = config.get('architectures')
     cls = re.sub(r'(ForCausalLM|ForConditionalGeneration|LMHeadModel|ForMaskedLM|ForSequenceClassification|Model)$', '', str(archs[0])) if isinstance(archs,(list,tuple)) and archs else ''
-    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
+    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), re.sub('_vl|_omni|_text|_thinker', '', t).replace('qwen2_5','qwen2'), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
     return next((n for n in names if n in _HABITS), t)
 
 # %% ../nbs/12_configs.ipynb #c011

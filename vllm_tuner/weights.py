@@ -34,6 +34,7 @@ HABITS = {
     'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
     'embedding is whole':'Whisper',
     'pooler with a head':'LlamaModel MistralModel Qwen2Model JinaEmbeddingsV5Model',  # made from classes that have one
+    'deep features of images':'Qwen3VL Qwen3OmniMoe',         # of three of the encoder's layers, added to the first layers
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
     'encoder is whole':'Gemma4',                              # the Transformers library's own modules
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
@@ -299,7 +300,7 @@ class Stage:
 
 # %% ../nbs/20_weights.ipynb #c063
 def _sparse(m): return isinstance(m,MLA) and m.indexer is not None and m.indexer.owns
-def _buffered(arch): return bool({'ple_width','deepstack'} & dict(arch.custom).keys()) or any(_sparse(g.mixer) for g in arch.groups)
+def _buffered(arch): return 'ple_width' in dict(arch.custom) or has(arch,'deep features of images') or any(_sparse(g.mixer) for g in arch.groups)
 
 @lru_cache(4096)
 def stage(
@@ -394,7 +395,7 @@ def buffer_bytes(
     own,groups = dict(st.arch.custom),st.groups
     cache = sum(scale_bytes(g.mixer,quant,st.size) for g in groups)
     maps = sum(4*(g.ffn.experts+st.split.redundant) for g in groups if isinstance(g.ffn,MoE)) if st.split.experts>1 else 0
-    inner = (own.get('ple_width',0) + (own.get('deepstack',0)*st.arch.hidden if st.first else 0))*st.size
+    inner = (own.get('ple_width',0) + (3*st.arch.hidden if st.first and has(st.arch,'deep features of images') else 0))*st.size
     choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4
     return rope_bytes(st) + cache + maps + (inner+choice)*st.tokens + trinkets(st)
 
