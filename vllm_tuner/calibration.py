@@ -374,10 +374,11 @@ def compare(
     return Comparison(a, b, tuple(keep), diff('kv_cache'), gib(end.kv_cache-start.kv_cache), diff('kv_tokens'), end.plan.kv_tokens-start.plan.kv_tokens, _beyond(a, b, a.observed, b.observed))
 
 # %% ../nbs/51_calibration.ipynb #c031
+_FLOOR = .25  # GiB
 KNOBS = ('activation_memory_factor','non_torch_memory_factor','graph_memory_overhead_base_ratio','graph_memory_batch_scaling_factor')
 _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
 _TERM_OF = {'activation_memory_factor':'activation', 'non_torch_memory_factor':'non_torch', 'graph_memory_overhead_base_ratio':'cuda_graph', 'graph_memory_batch_scaling_factor':'cuda_graph'}
-_NOISE = {'activation':(.03,.03), 'non_torch':(.05,.08), 'cuda_graph_estimate':(.05,.1), 'cuda_graph':(.1,.15), 'rest':(.08,.02)}  # GiB, and share of the value: two starts of one command (startup corpus, section 3.7 of its report)
+_NOISE = {'activation':(.03,.03), 'non_torch':(.1,.08), 'cuda_graph_estimate':(.05,.1), 'cuda_graph':(.1,.15), 'rest':(.08,.02)}  # GiB, and share of the value: two starts of one command (startup corpus, section 3.7 of its report)
 
 @dataclass(frozen=True, slots=True)
 class Calibration(AutotuningParameters):
@@ -438,7 +439,7 @@ def _prior(observations):
             m,t = memory(x.arch, x.device, x.engine), _TERM_OF[k]
             if t=='cuda_graph' and not m.cuda_graph: m = replace(m, cuda_graph=m.graphs.estimate or 1)
             lo,hi = m.interval(t); v = abs(getattr(m,t))
-            if v: rel.append((hi-lo)/2/z/v)
+            rel.append((hi-lo)/2/z/max(v,bytes_of(_FLOOR)))  # a small term's own scatter says little about a large one's scale
         out.append(min(2., max(.15, 2*median(rel))) if rel else .5)
     return out
 

@@ -68,7 +68,7 @@ _MARKS = (('Model loading took',(0,8,0)), ('Actual usage is ',(0,10,2)), (' GiB 
 
 _COLD,_WARM = ('Compiling a graph', 'saved AOT compiled function'), ('Directly load the compiled graph', 'Directly load AOT compilation')
 _WORDS = {**{k:('compiled','cold') for k in _COLD}, **{k:('compiled','warm') for k in _WARM}, 'CUDA graph memory profiling is enabled':('estimate_applied',True), 'CUDA graph memory profiling will be enabled by default':('estimate_applied',False),
-          'Application startup complete':('ready',True), '(APIServer pid':('served',True), 'API server version':('served',True), 'api_server.py':('served',True), 'Using AsyncLLMEngine':('core','v0'), 'Initializing a V0 LLM engine':('core','v0'), 'Initializing an LLM engine':('core','v0'), 'Initializing a V1 LLM engine':('core','v1'),
+          'Application startup complete':('ready',True), 'Starting vLLM server on':('served',True), 'Starting vLLM API server':('served',True), 'API server version':('served',True), 'api_server.py':('served',True), 'Using AsyncLLMEngine':('core','v0'), 'Initializing a V0 LLM engine':('core','v0'), 'Initializing an LLM engine':('core','v0'), 'Initializing a V1 LLM engine':('core','v1'),
           'the current vLLM instance can use':('core','v0'), '# CPU blocks:':('core','v0'), 'Memory profiling results:':('core','v0'), 'KV cache size:':('core','v1'), 'Available KV cache memory':('core','v1')}
 
 # %% ../nbs/50_logs.ipynb #c009
@@ -483,6 +483,8 @@ def _open(source):
 def _decode(b): return b.decode('utf-16' if b[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', 'replace')
 
 # %% ../nbs/50_logs.ipynb #c026
+_TORN = re.compile(r'(?=\((?:Worker|VllmWorker|RayWorker|EngineCore|APIServer)[^()]{0,60}pid=\d)')  # two processes on one line
+
 def _maybe_next(current, opener):
     "A second beginning by the same process, after it got somewhere, is another start"
     again = opener in current.openers and (current.errors or any(f in ('weights_gib','kv_cache_gib') for f,_ in current.seen))
@@ -499,15 +501,17 @@ def _segments(stream):
         at = 0
         for a,b,anchors in marks:
             lines += piece.count('\n', at, a); at = a
-            whole = piece[a:b]
-            for part in (whole.split('\r')[-400:] if '\r' in whole else (whole,)):
-                line = _unwrap(part)
-                if line is not part: anchors = _ANCHORS
-                if '\x1b' in line or '033[' in line or '001b[' in line or 'x1b[' in line: line = _ANSI.sub('', line)
-                rank = _rank(line[:400]) if 'pid=' in line else ''
-                current,new = _maybe_next(current, _opens(line, rank) if 'ersion' in line or 'engine (v' in line else '')
-                if new: kept.append(new); starts += 1
-                _read_line(current, line, anchors, rank, lines+1)
+            text = piece[a:b]
+            for part in (text.split('\r')[-400:] if '\r' in text else (text,)):
+                whole = _unwrap(part)
+                if whole is not part: anchors = _ANCHORS
+                if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = _ANSI.sub('', whole)
+                for line in (_TORN.split(whole) if whole.count(" pid=")>1 else (whole,)):
+                    rank = _rank(line[:400]) if 'pid=' in line else ''
+                    if rank.startswith(('APIServer','ApiServer')): current.words['served'] = True
+                    current,new = _maybe_next(current, _opens(line, rank) if 'ersion' in line or 'engine (v' in line else '')
+                    if new: kept.append(new); starts += 1
+                    _read_line(current, line, anchors, rank, lines+1)
         lines += piece.count('\n', at)
     return (*kept,current), lines, starts, head
 
