@@ -18,20 +18,23 @@ from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner import cuda_graphs, memory as ledger, non_torch, profiler
-from vllm_tuner.units import GiB, MiB
+from vllm_tuner.units import GiB
 
 FIELDS = {f.name for f in fields(Engine)}
+
+def shape(r:dict)->tuple[str,dict|None]: # catalogue id, a `quantization_config` that replaces its own
+    "Which checkpoint of the catalogue a record ran"
+    try: return arch(r['model']).name, quantised(r['model'], r['quantization'], True) if r['quantization'] and arch(r['model']).quant is None else None
+    except ValueError:
+        name = known_as(r['model'], set(catalogue()))
+        if not name: raise ValueError(f"{r['model']} is not in the catalogue") from None
+        return name, quantised(r['model'], r['quantization'], arch(name).quant is None)
 
 def subject(r:dict): # arch, device, engine
     "The nouns of a record; `ValueError` where the catalogue lacks them"
     if not r['model'] or not r['gpu']: raise ValueError('the source names no '+('model' if not r['model'] else 'card'))
-    try: a = arch(r['model'])
-    except ValueError:
-        name = known_as(r['model'], set(catalogue()))
-        if not name: raise ValueError(f"{r['model']} is not in the catalogue")
-        a = arch(name)
-    q = quantised(r['model'], r['quantization'], a.quant is None) if r['quantization'] or a.name!=r['model'] else None
-    if q and a.name.lower()!=r['model'].lower() or q and a.quant is None: a = replace(a, quant=quant(q))
+    name,q = shape(r)
+    a = replace(arch(name), quant=quant(q)) if q else arch(name)
     try: d = device(r['gpu'], r['total_gib']) if r['total_gib'] else device(r['gpu'])
     except ValueError:
         if not r['total_gib']: raise
@@ -58,6 +61,7 @@ def fit(rows:list, names:list[str], start:dict, rounds:int=60, huber:float=.15)-
 MODULES = (cuda_graphs, non_torch, ledger)
 CACHED = (cuda_graphs.graph_bytes, ledger.memory, ledger.spreads, cuda_graphs.captures)
 FILE = HERE.parent/'vllm_tuner'/'data'/'memory.json'
+BOARD = HERE.parent/'nbs'/'accuracy'/'startup.json'
 
 def use(coefficients:dict):
     "Let the package compute with other coefficients"
@@ -116,7 +120,7 @@ def fit_non_torch(subjects)->dict:
     per_model = lambda rows: statistics.median(statistics.median(y for n,y in rows if n==m) for m in {n for n,_ in rows})
     b = {k:round(per_model(base[k]),3) if base[k] else v for k,v in {'early':.35,'v0':.07,'v1':.04,'estimated':.25,'consumed':.2}.items()}
     hopper = statistics.median(link['hopper'])-b['estimated'] if link['hopper'] else 1.83
-    return {'base':b, 'link':{'':0,'slow':.17,'ampere':1.0,'hopper':round(hopper,3),'blackwell':3.6}, 'early_link':round(statistics.median(early)/hopper,3) if early else .75}
+    return {'base':b, 'link':{'':0,'slow':.17,'ampere':.6,'hopper':round(hopper,3),'blackwell':1.9}, 'early_link':round(statistics.median(early)/hopper,3) if early else .75}
 
 def subjects_of(records):
     "Records whose nouns are known, and the others with the reason"
@@ -127,7 +131,7 @@ def subjects_of(records):
     return good, bad
 
 def coefficients(subjects, old)->dict:
-    return {**old, 'graphs':fit_graphs(subjects), 'non_torch':fit_non_torch(subjects)}
+    return {**old, 'graphs':fit_graphs(subjects), 'non_torch':fit_non_torch(subjects), 'spread':SPREAD}
 
 PROVENANCE = {
     'graphs': 'MiB; Huber fit on 37 uniform start-ups of vLLM 0.19 on H100 and the public start-ups that print graph memory on discrete NVIDIA cards, repeated runs of one model weighing as one; by model runner (v0, v1, v2)',
@@ -135,6 +139,36 @@ PROVENANCE = {
     'baseline': 'GiB; total minus free at the first snapshot in public logs: 0.3 to 0.5 for one GPU, 1.2 to 2.2 for several',
     'spread': 'share of a term and GiB besides by kind of start-up: set so that residuals of families left out divided by the spread look alike across kinds',
     'tails': 'quantiles of |residual| of the cache over its spread, families left out'}
+
+SPREAD = {  # one spread of a term: a share of it and GiB besides, by kind of start-up
+    'weights':    {'share':.002, 'gib':{'plain':.015, 'quantised':.15, 'tower':.1, 'unknown':.3, 'drafter':.5}},
+    'activation': {'share':.02,  'gib':{'plain':.02, 'card':.08, 'sort':.45, 'experts':.25, 'tower':.2, 'consumed':.35, 'drafter':.3, 'v0':.02, 'assumed':.1}},
+    'non_torch':  {'share':.08,  'gib':{'plain':.02, 'card':.1, 'ranks':.45, 'consumed':.25, 'v0':.08, 'unified':3., 'assumed':.1}},
+    'cuda_graph': {'share':.35,  'gib':{'plain':.05}}}
+LEVELS = (.25,.5,.68,.8,.9,.95,.99)
+
+def tails(rows)->dict:
+    "Quantiles of |residual| of the cache over its spread; a source's repeated runs of a model weigh as one"
+    z = []
+    for r,a,d,e,m in rows:
+        kv = r['measured'].get('available_kv_gib')
+        if kv is None or not discrete(d) or {'tp_unknown','fork'}&set(r['marks']): continue
+        z.append((abs(m.kv_cache-kv*GiB)/max(1.,m.sigma('kv_cache')), (r['source'],a.name)))
+    n = defaultdict(int)
+    for _,k in z: n[k] += 1
+    z = sorted((v, n[k]**-.5) for v,k in z)
+    total,out = sum(w for _,w in z),{}
+    for level in LEVELS:
+        have = 0.
+        for v,w in z:
+            have += w
+            if have>=level*total: out[str(level)] = round(v,2); break
+    return out
+
+def coverage(rows, pick, level=.9)->float:
+    "Share of start-ups whose cache lies in the interval"
+    hits = [lo<=r['measured']['available_kv_gib']*GiB<=hi for r,a,d,_,m in rows if pick(r,a,d) and r["measured"].get("available_kv_gib") is not None for lo,hi in (m.interval('kv_cache',level),)]
+    return sum(hits)/max(1,len(hits))
 
 TERMS = (('weights','weights_gib',lambda m: m.weights), ('activation','activation_peak_gib',lambda m: m.activation), ('non_torch','non_torch_gib',lambda m: m.non_torch),
          ('graph_estimate','cudagraph_estimate_gib',lambda m: m.graphs.estimate), ('graph_actual','cudagraph_gib',lambda m: m.graphs.actual), ('kv','available_kv_gib',lambda m: m.kv_cache), ('kv_given','available_kv_gib',lambda m: m.kv_cache))
@@ -178,6 +212,16 @@ def left_out(subjects, old)->list:
         out += predictions(mine, coefficients([s for s in subjects if family(s[0],s[1])!=f], old))
     return out
 
+def distil(left_out, bad)->dict:
+    "The scoreboard's records: what was run, what was printed, what coefficients fitted without that family predict (GiB)"
+    rows = []
+    for r,a,d,e,m in left_out:
+        name,q = shape(r)
+        rows.append({'id':r['id'].removeprefix('v019-'), 'source':r['source'], 'model':r['model'], 'arch':name, **({'quant':q} if q else {}), 'gpu':r['gpu'] if not (r['total_gib'] and d.assumed) else r['total_gib'], 'total_gib':r['total_gib'], 'engine':r['engine'],
+                     'marks':r['marks'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
+    return {'what':'public vLLM start-ups: the flags as far as each source states them, what vLLM printed (GiB, tokens, blocks), and the prediction of coefficients fitted without the model family; made by tools/fit_memory.py', 'records':rows,
+            'not_scored':[{'id':i,'model':n,'why':why} for i,n,why in bad]}
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument('folder'); ap.add_argument('--write', action='store_true')
@@ -187,9 +231,15 @@ def main():
     coef = coefficients(subjects, old)
     print(json.dumps(coef['graphs']), json.dumps(coef['non_torch']))
     show('fitted', predictions(subjects, coef))
-    show('whole families left out', left_out(subjects, old))
+    out = left_out(subjects, old)
+    show('whole families left out', out)
+    coef['tails'] = tails(out)
+    use(coef)
+    print('tails', coef['tails'], {n:{l:round(coverage(out,p,l),3) for l in (.5,.8,.9)} for n,p in SETS.items()})
     print(f'{len(bad)} records without a known model or card')
     coef['provenance'] = PROVENANCE
-    if args.write: FILE.write_text(json.dumps(coef, indent=1)+'\n', encoding='utf-8')
+    if args.write:
+        FILE.write_text(json.dumps(coef, indent=1)+'\n', encoding='utf-8')
+        BOARD.write_text(json.dumps(distil(out, bad), indent=0)+'\n', encoding='utf-8')
 
 if __name__=='__main__': main()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 RELEASED = (('2024-06','0.5.1'),('2024-09','0.6.1'),('2024-10','0.6.3'),('2024-11','0.6.4'),('2024-12','0.6.5'),('2025-01','0.7.0'),('2025-02','0.7.3'),('2025-03','0.8.2'),('2025-04','0.8.5'),
             ('2025-05','0.9.0'),('2025-06','0.9.1'),('2025-07','0.10.0'),('2025-08','0.10.1'),('2025-09','0.10.2'),('2025-10','0.11.0'),('2025-11','0.11.2'),('2025-12','0.13.0'),('2026-01','0.14.1'),
-            ('2026-02','0.16.0'),('2026-03','0.18.0'),('2026-04','0.19.1'),('2026-05','0.21.0'),('2026-06','0.22.1'),('2026-07','0.24.0'),('2026-08','0.27.0'),('2026-09','0.29.0'),('2026-10','0.31.0'),('2026-11','0.33.0'))  # month -> newest release
+            ('2026-02','0.16.0'),('2026-03','0.18.0'),('2026-04','0.19.1'),('2026-05','0.21.0'),('2026-06','0.22.1'),('2026-07','0.24.0'),('2026-08','0.27.0'),('2026-09','0.28.0'),('2026-10','0.31.0'),('2026-11','0.33.0'))  # month -> newest release
 
 # templates of the start-up log -> releases that print it so
 PRINTED = ((r'tokens, Maximum concurrency', ('0.28.0','0.99')), (r'consumed memory', ('0.27.0','0.99')), (r'CUDA graph pool memory', ('0.18.0','0.99')), (r'Estimated CUDA graph memory|Profiling CUDA graph', ('0.18.0','0.99')),
@@ -86,6 +86,8 @@ def _sizes(s):
     m = re.match(r'\[([\d,\s]+)\]', s)
     return {'cudagraph_capture_sizes': sorted(int(x) for x in m[1].split(','))} if m else {}
 
+ELSEWHERE = (('kaitakuai/experiments', 'max_num_batched_tokens', 32768),)  # what a source says once for all its runs: its image compiles for 1 to 32,768 tokens without being asked (2026-04/kimi-k25-int4-8xh200/README.md)
+
 def engine(r:dict)->dict: # Engine fields
     "The engine of a record, as far as its source states it"
     e = {'vllm_version':version(r)[0], 'tensor_parallel_size':r['tp'] or 1}
@@ -99,6 +101,8 @@ def engine(r:dict)->dict: # Engine fields
     mode = re.match(r'[A-Z_]+', r.get('cudagraph_mode') or '')
     if mode: e['cudagraph_mode'] = mode[0]
     e |= _sizes(r.get('cudagraph_capture_sizes')) | _speculative(r.get('speculative')) | flags(r['extra_flags']) | _words(r)
+    for source,field,value in ELSEWHERE:
+        if source in r['source_url']: e.setdefault(field, value)
     return e
 
 def gpu(r:dict)->tuple[str|float|None,float|None]: # name for `device`, GiB that the driver reports where logged
@@ -118,7 +122,7 @@ def from_corpus(r:dict)->dict: # our schema
     if r['tp'] is None: marks.append('tp_unknown')
     if r['gpu_memory_utilization'] is None: marks.append('util_default')
     if not r['gpu_name'] or re.search(r'not named|class\b', r['gpu_name']): marks.append('gpu_unnamed')
-    if r['max_num_batched_tokens'] is None: marks.append('T_default')
+    if 'max_num_batched_tokens' not in engine(r): marks.append('T_default')
     if r['max_num_seqs'] is None: marks.append('S_default')
     measured = {k:x for k,x in r['measured'].items() if x is not None and k.endswith(('_gib','_tokens','_blocks','_graphs','_concurrency'))}
     if m:=re.search(r'consumed_gib=([\d.]+)', r['notes'] or ''): measured['consumed_gib'] = float(m[1])

@@ -16,7 +16,7 @@ from .profiler import CONSUMED, Profile, activation_bytes, profile, runner
 from .style import TERMS, esc
 from .units import GiB, gib, show_bytes
 from .versions import release
-from .weights import resident_bytes
+from .weights import weight_bytes
 
 # %% auto #0
 __all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'Memory', 'memory', 'memory_table', 'memory_html',
@@ -43,7 +43,7 @@ def stage_memory(
 )->Stage:
     "The ledger of one rank of a stage"
     e = engine
-    w = resident_bytes(arch, device, e, pp_rank)
+    w = max(0, weight_bytes(arch, device, e, pp_rank) - round(e.cpu_offload_gb*GiB))
     a = round(activation_bytes(arch, device, e, pp_rank)*params.scale('activation_memory_factor'))
     n = round(non_torch_bytes(arch, device, e, pp_rank)*params.scale('non_torch_memory_factor'))
     g = graph_bytes(arch, device, e, params, pp_rank)
@@ -59,9 +59,10 @@ def budget_bytes(
 # %% ../nbs/26_memory.ipynb #c007
 def _kinds(arch, device, engine):
     "What makes a start-up less certain"
-    e = engine
+    e,v,who = engine,release(engine.vllm_version),runner(arch,device,engine)
     return {'plain':True, 'quantised':arch.quant is not None, 'experts':any(isinstance(g.ffn,MoE) for g in arch.groups), 'tower':bool(arch.towers) and not e.language_model_only, 'ranks':e.world_size>1,
-            'consumed':release(e.vllm_version)>=CONSUMED, 'unified':device.unified, 'unknown':bool(arch.unknown) or bool(device.assumed), 'drafter':e.speculative_config is not None, 'v0':runner(arch,device,e)=='v0'}
+            'consumed':v>=CONSUMED, 'unified':device.unified, 'unknown':bool(arch.unknown), 'card':device.capability!=(9,0), 'assumed':bool(device.assumed), 'drafter':e.speculative_config is not None,
+            'v0':who=='v0', 'sort':who=='v1' and v<(0,11,0)}
 
 @lru_cache(4096)
 def spreads(
