@@ -32,12 +32,20 @@ def asked(argv)->Ask:
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
 # %% ../nbs/62_cli.ipynb #c006
+_EXTRAS = {'notebook':('ipywidgets','voila','matplotlib','jupyterlab','IPython'), 'tune':('optuna','sqlalchemy'), 'ray':('ray','pyarrow'), 'models':('transformers','torch','huggingface_hub')}
+
+def _said(ex)->str:
+    "An error as one sentence; a package that is missing, with the extra that brings it"
+    missing = (getattr(ex,'name',None) or '').split('.')[0] if isinstance(ex,ImportError) else ''
+    extra = next((k for k,names in _EXTRAS.items() if missing in names), '')
+    return f"this needs {missing}, which is not installed; pip install 'vllm-config-tuner[{extra}]'" if extra else ' '.join(str(ex).split())
+
 def _failed(ex, argv)->int: # exit code
     "What is said about a question that makes no sense, or about a mistake of ours"
     import os
     ours = not isinstance(ex,(ValueError,OSError,ImportError))
     if os.environ.get('VLLM_TUNER_DEBUG'): raise ex
-    said = f'this is a mistake in vllm-tuner, not in your question: {type(ex).__name__}: {ex}. VLLM_TUNER_DEBUG=1 shows where' if ours else ' '.join(str(ex).split())
+    said = f'this is a mistake in vllm-tuner, not in your question: {type(ex).__name__}: {ex}. VLLM_TUNER_DEBUG=1 shows where' if ours else _said(ex)
     if '--json' in argv: print(as_json(dict(error=said)))
     print(f'vllm-tuner: {said}', file=sys.stderr)
     return 3 if ours else 2
