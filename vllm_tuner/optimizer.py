@@ -388,7 +388,7 @@ def lean(
 
 _PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
           'state':('memory bandwidth','recurrent states'), 'attention':('arithmetic','attention of prompts'), 'elementwise':('memory bandwidth','norms and activations'), 'comm':('the links','exchange between GPUs'), 'head':('memory bandwidth','the output layer'),
-          'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling')}
+          'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
 
 def refine(
     c:Candidate,    # the best of the search
