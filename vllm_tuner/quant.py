@@ -99,6 +99,7 @@ def _trifles(l, m, b):
     biases = m.out*b if expert and l.form=='gptq' else 0  # zeros, in case the checkpoint has some
     return zeros + shape + factors + static + biases
 
+# %% ../nbs/11_quant.ipynb #c036
 def stored(
     layout:Layout|None, # `None` for a plain matrix
     m:Matrix,           # the matrix

@@ -20,12 +20,12 @@ __all__ = ['HABITS', 'PARTS', 'has', 'Split', 'padding', 'split', 'attention', '
            'adapter_elements', 'lora_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
 
 # %% ../nbs/20_weights.ipynb #c061
-_EVERY = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory FalconF FalconM Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
+_EVERY = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory FalconF FalconM Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro InternS2 MiniCPMV4 IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
 Moondream MuseGlimmer NemotronHF NemotronHP OlmoHybrid Olmoe OPT Orion PaliGemma PhiMoE Phi3V Plamo3 Qwen2Moe Qwen3Moe Qwen3Next Qwen3OmniMoe Qwen3VLMoe Qwen3_5 Rnj1 StableLm Stablelm Zamba2 GLM4V"""
 HABITS = {
     'embedding on every stage':_EVERY,
-    'head on every stage':' '.join(x for x in _EVERY.split() if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2')) + ' Aria Idefics3 SmolVLM Phi4MM',
-    'final norm on every stage':' '.join(x for x in _EVERY.split() if x not in ('Qwen3_5','Qwen3Next','Phi3V')),
+    'head on every stage':' '.join(x for x in _EVERY.split() if x not in ('Lfm2','Qwen3_5','Phi3V','CohereF','Cohere2','InternS2','MiniCPMV4')) + ' Aria Idefics3 SmolVLM Phi4MM',
+    'final norm on every stage':' '.join(x for x in _EVERY.split() if x not in ('Qwen3_5','Qwen3Next','Phi3V','InternS2','MiniCPMV4')),
     'fp32 router':'Glm4Moe Glm4v HYV3 Step3p5 MiniMaxM2 MiMoV2 BailingMoeV Param2 Afmoe Ernie4_5_Moe Ernie4_5_VL SarvamMoE',  # `params_dtype=torch.float32`
     'score correction':'Glm4Moe Glm4v NemotronH SolarOpen Ernie4_5 Laguna Longcat MiMoV2 ExaoneMo Afmoe HYV3 AliceAI',      # whatever the config says
     'router may be quantised':'Qwen3Moe Qwen3VLMoe Qwen3OmniMoe Lfm2Moe K2Horizon',                                        # given the `quant_config`
@@ -39,14 +39,14 @@ HABITS = {
     'encoder is whole':'Gemma4',                              # the Transformers library's own modules
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
 }
-_HABITS = {k:tuple(v.split()) for k,v in HABITS.items()}
+_STARTS = {k:tuple(v.split()) for k,v in HABITS.items()}
 
 def has(
     arch:ModelArch, # the model
     habit:str,      # a key of `HABITS`
 )->bool:
     "Whether a model's class has a habit"
-    return arch.architecture.startswith(_HABITS[habit])
+    return arch.architecture.startswith(_STARTS[habit])
 
 # %% ../nbs/20_weights.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Split:
     corrected:bool=False# routers have a score correction
     norms:int=1         # ranks that share norms over all heads
 
-
+# %% ../nbs/20_weights.ipynb #c080
 def padding(
     arch:ModelArch, # the model
     device,         # `Device`
@@ -440,6 +440,7 @@ def weight_parts(
     out['rest'] = out.get('rest',0) + st.size*_outside(arch,st.split)
     return {k:v for k,v in {**out, 'encoders':encoder+tower_bytes(st,engine), 'tables':buffer_bytes(st,arch.quant)}.items() if v}
 
+# %% ../nbs/20_weights.ipynb #c081
 @lru_cache(4096)
 def weight_bytes(
     arch:ModelArch, # the checkpoint
@@ -493,6 +494,7 @@ def relayout(
     if l.form=='bnb': return n*4*ceil_div(m.out*m.in_,64)
     return 0
 
+# %% ../nbs/20_weights.ipynb #c082
 def absorbed(
     m,             # a mixer
     s:Split,       # the layout
@@ -544,8 +546,9 @@ def draft_bytes(
         same = spec.method.startswith('eagle') and (d.vocab,d.hidden)==(arch.vocab,H)
         return weight_bytes(d,device,alone) - (sum(stored(None,m,b) for m in ends(d,split(d,device,alone)) if m.names) if same else 0)
     if 'mtp' not in spec.method: return 0
-    mine = arch.draft or (replace(arch.groups[arch.layer_kinds[-1]], n=1),)
-    return sum(g.n*(sum(stored(layout_of(arch.quant,m,arch.n_layers),m,b) for m in layer(g,s)) + b*(2*H*H+3*H)) for g in mine)
+    last = arch.groups[arch.layer_kinds[-1]]
+    mine = arch.draft or (replace(last, n=1, norms=last.norms+3, extra=last.extra+2*H*H),)
+    return sum(g.n*stored(layout_of(arch.quant,m,arch.n_layers),m,b) for g in mine for m in layer(g,s))
 
 # %% ../nbs/20_weights.ipynb #c045
 def rewritten(
