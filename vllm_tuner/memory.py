@@ -16,7 +16,7 @@ from .profiler import CONSUMED, Profile, activation_bytes, profile, runner
 from .style import TERMS, esc
 from .units import GiB, gib, show_bytes
 from .versions import release
-from .weights import weight_bytes
+from .weights import resident_bytes
 
 # %% auto #0
 __all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'Memory', 'memory', 'memory_table', 'memory_html',
@@ -26,7 +26,7 @@ __all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'Me
 @dataclass(frozen=True, slots=True)
 class Stage:
     "The ledger of one rank of a pipeline stage, bytes"
-    weights:int      # parameters after loading
+    weights:int      # parameters after loading and rewriting for kernels
     activation:int   # peak of the profiling pass
     non_torch:int    # growth outside torch, and since 0.27 what torch keeps
     cuda_graph:int   # what this version subtracts for graphs
@@ -43,7 +43,7 @@ def stage_memory(
 )->Stage:
     "The ledger of one rank of a stage"
     e = engine
-    w = max(0, weight_bytes(arch, device, e, pp_rank) - round(e.cpu_offload_gb*GiB))
+    w = resident_bytes(arch, device, e, pp_rank)
     a = round(activation_bytes(arch, device, e, pp_rank)*params.scale('activation_memory_factor'))
     n = round(non_torch_bytes(arch, device, e, pp_rank)*params.scale('non_torch_memory_factor'))
     g = graph_bytes(arch, device, e, params, pp_rank)
@@ -90,7 +90,7 @@ class Memory:
     "What vLLM does with the memory of the worst rank, bytes"
     total:int        # what the driver reports
     requested:int    # the budget: total times `gpu_memory_utilization`
-    weights:int      # parameters after loading
+    weights:int      # parameters after loading and rewriting for kernels
     activation:int   # peak of the profiling pass
     non_torch:int    # growth outside torch, and since 0.27 what torch keeps
     cuda_graph:int   # subtracted for CUDA graphs
