@@ -19,8 +19,8 @@ from .workloads import WorkloadProfile
 
 # %% auto #0
 __all__ = ['ENGINE', 'FLAGS', 'Candidate', 'share', 'candidate', 'goodput', 'Pool', 'simulate_best', 'Why', 'Rejected', 'Change',
-           'Plan', 'notes', 'effect', 'reasons', 'lean', 'refine', 'bindings', 'shortage', 'cures', 'search', 'offers',
-           'Frontier', 'nondominated', 'pareto']
+           'Plan', 'notes', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'shortage', 'cures', 'search',
+           'offers', 'Frontier', 'nondominated', 'pareto']
 
 # %% ../nbs/42_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
@@ -64,6 +64,11 @@ class Candidate:
     def excess(self)->float: # 0 when every limit holds
         "How far limits are missed"
         return sum(b.excess for b in self.broken) if self.prediction else math.inf
+
+    @property
+    def batch(self)->float: # requests
+        "The batch that the score counts: what may be in flight, up to half as much again as is; room that nobody fills buys nothing"
+        return min(self.concurrency, 1.5*self.prediction.concurrency*self.replicas+1) if self.prediction else 0.
 
 def share(
     w:WorkloadProfile, # the whole workload
@@ -127,6 +132,10 @@ def goodput(
 # %% ../nbs/42_optimizer.ipynb #c014
 _SCREENED = {'ttft_ms':lambda s,o: s.ttft, 'tpot_ms':lambda s,o: s.tpot, 'itl_ms':lambda s,o: s.itl, 'e2e_ms':lambda s,o: s.ttft+o*s.tpot}
 
+def _batch(t)->np.ndarray: # one per row
+    "`Candidate.batch` of the closed form"
+    return np.minimum(t.state.cap, 1.5*t.state.batch+1)*t.family.servers
+
 class Pool:
     "Screened families and what simulations have taught about them"
     def __init__(self,
@@ -150,12 +159,12 @@ class Pool:
         "What scores are relative to"
         rows = [(t, r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency')) for k,(t,r) in enumerate(zip(self.tables,self.rows))]
         ok = [(t,x,l,t.why==0) for t,x,l in rows if (t.why==0).any()]
-        return (max(x[g].max() for t,x,l,g in ok), min(l[g].min() for t,x,l,g in ok), max((t.state.cap[g]*t.family.servers).max() for t,x,l,g in ok), max(x[g].max()/t.family.gpus for t,x,l,g in ok)) if ok else (1.,)*4
+        return (max(x[g].max() for t,x,l,g in ok), min(l[g].min() for t,x,l,g in ok), max(_batch(t)[g].max() for t,x,l,g in ok), max(x[g].max()/t.family.gpus for t,x,l,g in ok)) if ok else (1.,)*4
 
     def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits
         "Corrected value of every row of a family"
         t,r = self.tables[k],self.rows[k]
-        v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, t.state.cap*t.family.servers, t.family.gpus, best) - 1e-4*t.changes
+        v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
         over = sum(np.log(np.maximum(r[n]*self.ratio(k,n)/limit, 1)) for n,limit in self.slo.limits) + np.zeros(len(t))
         over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + 20.*t.state.saturated
         return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
@@ -189,14 +198,14 @@ def simulate_best(
         i = int(np.argmax(vals[k]))
         if vals[k][i]==-np.inf: break
         known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
-        if len(pool.seen)>=3 and vals[k][i]<known+gain: break
+        if len(pool.seen)>=(3 if known>-10 else 6) and vals[k][i]<known+gain: break
         _learn(pool, k, i, work(pool.tables[k].family, pool.tables[k].engine(i)))
     return list(pool.seen.values())
 
 def _value(c:Candidate, pool:Pool, best)->float:
     "What `Pool.values` says of a row, for a simulated candidate"
     if not c.prediction: return -math.inf
-    return float(pool.score(_achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.concurrency, c.gpus, best)) if not c.broken else -10-c.excess
+    return float(pool.score(_achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) if not c.broken else -10-c.excess
 
 # %% ../nbs/42_optimizer.ipynb #c017
 @dataclass(frozen=True, slots=True)
@@ -295,7 +304,7 @@ class Plan:
     @property
     def cost(self)->float|None: # dollars per million generated tokens
         "What a million generated tokens cost, `None` where the price is unknown"
-        return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.dollars_per_gpu_hour else None
+        return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.choice.throughput and self.dollars_per_gpu_hour else None
 
 # %% ../nbs/42_optimizer.ipynb #c019
 def _headline(plan:Plan)->str:
@@ -368,6 +377,7 @@ def reasons(
 def _text(c, asked, k, again)->str:
     "What a value buys"
     if getattr(asked,k)==getattr(c.engine,k): return 'as asked' if getattr(asked,k) is not None else 'nothing better was found'
+    if k.endswith('_parallel_size') or k=='enable_expert_parallel': return 'part of the layout that the search found best'
     if k=='max_model_len': return 'the context that the checkpoint states does not fit; the longest that does'
     said = effect(c, again(replace(c.engine,**{k:getattr(asked,k)})))
     return f'without it: {said}' if said else 'kept for its neighbours'
@@ -389,6 +399,22 @@ def lean(
 _PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
           'state':('memory bandwidth','recurrent states'), 'attention':('arithmetic','attention of prompts'), 'elementwise':('memory bandwidth','norms and activations'), 'comm':('the links','exchange between GPUs'), 'head':('memory bandwidth','the output layer'),
           'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
+
+def climb(
+    c:Candidate,    # the best of the search
+    asked:Engine,   # what the user had set
+    device,         # `Device`
+    params,         # bounds
+    again,          # engine -> scored `Candidate`
+    rounds:int=3,   # moves at most
+)->Candidate:
+    "A notch either way of each main flag, as long as that is better by a hundredth: the closed form does not see everything"
+    for _ in range(rounds):
+        near = [again(replace(c.engine,**{k:x})) for k in FLAGS[:3] if getattr(asked,k) is None for x in _notches(k,c,device,params) if x is not None]
+        d = max((d for d in near if d.prediction and d.excess<=c.excess), key=lambda d: (-d.excess,d.score), default=c)
+        if d.excess>c.excess-.01 and d.score<c.score+.01: break
+        c = d
+    return c
 
 def refine(
     c:Candidate,    # the best of the search
@@ -421,7 +447,8 @@ def bindings(
     if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
     elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
     part = p.step.bound
-    return (*out, f'{_PARTS[part][0]}: {getattr(p.step,part)/p.step.total:.0%} of a {1e3*p.step.total:.1f} ms decode step is {_PARTS[part][1]}')
+    what,doing = _PARTS.get(part, ('the host',part))
+    return (*out, f'{what}: {getattr(p.step,part)/max(p.step.total,1e-9):.0%} of a {1e3*p.step.total:.1f} ms decode step is {doing}')
 
 # %% ../nbs/42_optimizer.ipynb #c024
 def shortage(
@@ -448,6 +475,7 @@ def _cures(c:Candidate, device, params, need:int, siblings)->list:
     out += [({'kv_cache_dtype':'fp8'}, 'an 8-bit cache: --kv-cache-dtype fp8 (answers may change)')] if e.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
     out += [(s, f'a sibling in fewer bits: {s.name}') for s in siblings]
     out += [({'tensor_parallel_size':n}, f'more GPUs: --tensor-parallel-size {n}') for n in (2,4,8,16) if n>e.tensor_parallel_size]
+    out += [({'pipeline_parallel_size':n}, f'more GPUs in stages: --pipeline-parallel-size {n}') for n in (2,4,8,16) if n>e.pipeline_parallel_size]
     return out + [(d, f'a larger card: {d.name} with {show_bytes(d.memory)}') for d in sorted(devices(), key=lambda d: (d.memory,-d.bandwidth)) if d.vendor==device.vendor and d.memory>1.02*device.memory and d.capability>=device.capability]
 
 def cures(
@@ -472,7 +500,9 @@ def cures(
     for n,(a,said) in enumerate(ways):
         for b,text in ways[n+1:]:
             if len(found)>=want: return tuple(found)
-            if isinstance(a,dict) and isinstance(b,dict) and not set(a)&set(b) and not {tuple(a),tuple(b)}&kinds and starts(a,b): kinds|={tuple(a),tuple(b)}; found.append(Change(Fix({**a,**b}), f'{said}, and {text}'))
+            if not isinstance(a,dict) or isinstance(b,dict) and set(a)&set(b): continue
+            if {tuple(a),tuple(b) if isinstance(b,dict) else type(b).__name__}&kinds and len(found)<1 or (key:=(tuple(a),tuple(b) if isinstance(b,dict) else type(b).__name__)) in kinds: continue
+            if starts(a,b): kinds.add(key); found.append(Change(Fix({**a,**(b if isinstance(b,dict) else {})}), f'{said}, and {text}'))
     return tuple(found)
 
 # %% ../nbs/42_optimizer.ipynb #c026
@@ -526,8 +556,10 @@ def search(
     bars = {k.partition('_')[0]:v/1e3 for k,v in slo.limits if k.partition('_')[0] in ('ttft','tpot','itl')} if good else None
     score = lambda *x: scores(objective, workload.target_metric, params, *x)
     fams,no = _startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
-    tabs = [table(f, device, workload, params, 'eager' in allow, bars) for f in fams]
-    if fams and not any((t.why==0).any() for t in tabs): tabs = [table(f, device, workload, params, 'eager' in allow, bars) for f in _shorter(fams, device, params, max(slo.min_context, lengths(workload)[2]))]
+    screen = lambda fs,coarse=False: [table(f, device, workload, params, 'eager' in allow, bars, coarse) for f in fs]
+    fams,worse = _promising(fams, screen, workload, slo, score)
+    tabs,no = screen(fams),no+worse
+    if fams and not any((t.why==0).any() for t in tabs): tabs = screen(_shorter(fams, device, params, max(slo.min_context, lengths(workload)[2])))
     pool,base = Pool(tabs, workload, slo, score),work(own,engine)
     found = simulate_best(pool, work, simulations)
     return _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain)
@@ -535,6 +567,15 @@ def search(
 def _load_free(w:WorkloadProfile)->WorkloadProfile:
     "Lengths without a load"
     return replace(w, requests_per_second=None, max_concurrency=None, num_requests=None)
+
+def _promising(fams, screen, workload, slo, score, keep:int=6):
+    "Of many families the best few, by a screen that varies the requests alone; and what was left aside"
+    if len(fams)<=keep: return fams,[]
+    pool = Pool(screen(fams,True), workload, slo, score)
+    best = pool.best()
+    top = [max(pool.values(k,best).max(), -1e9 if (t.why==0).any() else -1e12) for k,t in enumerate(pool.tables)]
+    order = sorted(range(len(fams)), key=lambda k: -top[k])
+    return [fams[k] for k in order[:keep]], [Rejected('another layout or type promises more by the closed form', 1, fams[k].engine) for k in order[keep:]]
 
 def _startable(fams, device):
     "Families that vLLM does not refuse outright, and those that it does"
@@ -547,16 +588,23 @@ def _decide(pool, base, found, no, arch, device, workload, asked, params, object
     ok = [c for c in (base,*found) if c.prediction]
     down = tuple(no+_turned_down(pool))
     if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings), tuple(found), sum(map(len,pool.tables)), dollars)
-    best = (max(map(_achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.concurrency for c in ok), max(_achieved(c)/c.gpus for c in ok))
-    rated = lambda c: replace(c, score=float(pool.score(_achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.concurrency, c.gpus, best))) if c.prediction else c
+    best = (max(map(_achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(_achieved(c)/c.gpus for c in ok))
+    rated = lambda c: replace(c, score=float(pool.score(_achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
     order = lambda c: (round(c.excess,3), -round(c.score,3), len(c.engine.changed()))
     ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
-    again = lambda c: lambda e: rated(work(Family(c.arch,asked,c.replicas), e))
+    memo = {(c.arch.name,c.engine,c.replicas):c for c in ok}
+    again = lambda c: lambda e: rated(_once(memo, (c.arch.name,e,c.replicas), lambda: work(Family(c.arch,asked,c.replicas), e)))
     top = lean(ranked[0], asked, again(ranked[0]))
-    top = refine(top, asked, again(top)) if explain and slo.limits else top
+    if explain: top = climb(top, asked, device, params, again(top))
+    if explain and slo.limits: top = refine(top, asked, again(top))
     second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
     why = reasons(top, asked, device, params, again(top)) if explain else ()
     return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars)
+
+def _once(memo:dict, key, make):
+    "Worked out before, or now"
+    if key not in memo: memo[key] = make()
+    return memo[key]
 
 def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
     "What would help if it were allowed"

@@ -8,10 +8,11 @@ import math
 from dataclasses import dataclass, replace
 from itertools import product
 import numpy as np
+from .cuda_graphs import graph_bytes
 from .engine import AutotuningParameters, Engine
 from .kv_cache import kv_plan
 from .layers import MoE
-from .memory import Memory, memory
+from .memory import Memory, memory, stage_memory
 from .step_time import clock
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
@@ -183,8 +184,7 @@ def margin(
     m:Memory, # the ledger
 )->int:       # bytes
     "What has to stay outside the budget"
-    late = max(0, m.graphs.actual-m.cuda_graph)  # capture takes more than was set aside, or nothing was
-    return m.baseline + late + m.graphs.actual//5 + GiB//4
+    return m.outside-m.margin + m.graphs.actual//5 + GiB//4  # what the ledger sees there, a fifth of the graphs for its error, and room for the allocator
 
 def shares(
     m:Memory,                    # a ledger of the family
@@ -293,14 +293,16 @@ def table(
     params:AutotuningParameters=PARAMS, # corrections and bounds
     eager:bool=False,  # graphs may be given up
     limits:dict|None=None, # figure of `Steady` -> seconds: look for the heaviest load within them, not at the workload's
+    coarse:bool=False, # vary `max_num_seqs` alone
 )->Table:
     "Screen a family"
     e,a = f.engine.resolve(f.arch, device), f.arch
     d,m = demand(w, f.servers, e.enable_prefix_caching), memory(a, device, e, params)
     each = request_bytes(a, device, e, d.held)
     sp = space(f, device, reach(curve(a, device, e, d), d, max(1,m.kv_cache)/each), params, eager)
+    if coarse: sp = {k:v if k=='max_num_seqs' else v[:1] for k,v in sp.items()}
     index = np.array(np.meshgrid(*[np.arange(len(v)) for v in sp.values()], indexing='ij')).reshape(4,-1)
-    engines,seqs,budget,other = _terms(f, device, sp, params)
+    engines,seqs,budget,other = _terms(f, device, sp, params, next((r for r,x in enumerate(m.per_stage) if x.available==m.kv_cache), 0))
     share = np.array([u or e.gpu_memory_utilization for u in sp['gpu_memory_utilization']])
     u,s,t,g = index
     kv = np.full(len(u), float(e.kv_cache_memory_bytes)) if e.kv_cache_memory_bytes else device.memory*share[u]-other(s,t,g)
@@ -318,16 +320,15 @@ def _gather(parts, g):
         return x
     return Steady(*(column(n) for n in Steady.__slots__))
 
-def _terms(f, device, sp, params):
+def _terms(f, device, sp, params, rank):
     "An engine for each list of graphs, requests and tokens of each value, and the bytes beside the cache as a function of their indices"
     a,S,T,G = f.arch,sp['max_num_seqs'],sp['max_num_batched_tokens'],sp['graphs']
     put = lambda **k: replace(f.engine, **{x:y for x,y in k.items() if y is not None}).resolve(a, device)
     seqs = np.array([put(max_num_seqs=s).max_num_seqs for s in S])
     budget = np.array([put(max_num_batched_tokens=t).max_num_batched_tokens for t in T])
-    some = sorted({int(x) for x in np.quantile(seqs, (0,.25,.5,.75,1), method='nearest')})
-    led = lambda **k: memory(a, device, put(**k), params)
-    beside = np.array([[(m:=led(max_num_seqs=s, max_num_batched_tokens=max(t,s))).weights+m.activation+m.non_torch for t in budget.tolist()] for s in some])
+    some = sorted({int(x) for x in np.quantile(seqs, (0,.6,1), method='nearest')})
+    beside = np.array([[(m:=stage_memory(a, device, put(max_num_seqs=s, max_num_batched_tokens=max(t,s)), params, rank)).weights+m.activation+m.non_torch for t in budget.tolist()] for s in some])
     engines = [[put(max_num_seqs=s, **g) for g in G] for s in some]
-    graph = np.array([[memory(a, device, x, params).cuda_graph for x in row] for row in engines])
+    graph = np.array([[graph_bytes(a, device, x, params, rank).charged for x in row] for row in engines])
     at = lambda tab,s,j: np.array([np.interp(seqs, some, tab[:,k]) for k in range(tab.shape[1])])[j,s]
     return engines[-1], seqs, budget, lambda s,t,g: at(beside,s,t)+at(graph,s,g)
