@@ -47,7 +47,7 @@ _AFTER = (  # literal; what follows it; the fields that the groups fill
     ('Capturing CUDA graph', r's? \((?:[\w -]{1,30}, )?([A-Z_]{4,24})\)[^\n]{0,120}?\d+/(\d+)', 'captured'), ('Capturing CUDA graph shapes: ', r'[^\n]{0,120}?\d+/(\d+)', 'num_graphs'),
     ('KV cache size: ', _N+' tokens', 'kv_tokens'), ('Maximum concurrency for ', _N+r' tokens per request: '+_F+'x', 'concurrency_len max_concurrency'),
     (' blocks: ', _N+r', # CPU blocks: '+_N, 'num_gpu_blocks num_cpu_blocks'), ('num_gpu_blocks is: ', _N, 'num_gpu_blocks'), ('num_gpu_blocks=', r'\d+ with num_gpu_blocks_override='+_N, 'num_gpu_blocks'),
-    ('Auto set (', _F+'/'+_F+r'\) GiB for KV cache', 'kv_cache_gib total_gib'), ('GiB requested memory for the worker. ', _F+r' GiB memory was consumed by non-kv usages', 'consumed_gib'))  # CPU
+    ('Auto set (', _F+'/'+_F+r'\) GiB for KV cache', 'kv_cache_gib total_gib'), ('Explicitly set (', _F+'/'+_F+r'\) GiB for KV cache', 'kv_cache_gib total_gib'), ('GiB requested memory for the worker. ', _F+r' GiB memory was consumed by non-kv usages', 'consumed_gib'))  # CPU
 
 # %% ../nbs/50_logs.ipynb #c007
 _BEFORE = ((' for weight', 'weights_gib'), (' for consumed memory', 'consumed_gib'), (' for peak activation', 'printed_peak_gib'), (' for non-torch memory', 'non_torch_gib'), (' for CUDAGraph memory', 'cuda_graph_gib'),
@@ -487,7 +487,7 @@ _TORN = re.compile(r'(?=\((?:Worker|VllmWorker|RayWorker|EngineCore|APIServer)[^
 
 def _maybe_next(current, opener):
     "A second beginning by the same process, after it got somewhere, is another start"
-    again = opener in current.openers and (current.errors or any(f in ('weights_gib','kv_cache_gib') for f,_ in current.seen))
+    again = opener in current.openers and (current.errors or current.words.get('ready') or any(f in ('weights_gib','kv_cache_gib','kv_tokens','load_seconds','num_gpu_blocks') for f,_ in current.seen))
     fresh,done = (_Start(),current) if opener and again else (current,None)
     if opener: fresh.openers.add(opener)
     return fresh,done
@@ -583,6 +583,7 @@ def device_of(
     o:Observed, # a log's content
 )->Device:      # with the memory that the log states
     "The card that wrote the log, most likely"
+    if dict(o.resolved).get('device_config')=='cpu': raise ValueError('the log is of a server that runs on the CPU; the ledger knows GPUs only')
     found = likely_devices(o)
     if found: return found[0]
     if o.total_gib: return device(o.total_gib)

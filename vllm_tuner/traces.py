@@ -13,7 +13,7 @@ from .style import esc
 from .units import real
 
 # %% auto #0
-__all__ = ['Issue', 'Trace', 'trace_rows', 'burstiness', 'prefix_hits', 'read_trace']
+__all__ = ['Issue', 'Trace', 'trace_rows', 'burstiness', 'prefix_hits', 'read_trace', 'plot_hits']
 
 # %% ../nbs/30_traces.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ def prefix_hits(
         mine = blocks[off[r]:off[r+1]]
         hits[r] = next((k for k,b in enumerate(mine) if b not in cache), len(mine))
         if room is None: cache.update(mine); continue
-        for b in mine: cache[b] = None; cache.move_to_end(b)
+        for b in reversed(mine): cache[b] = None; cache.move_to_end(b)  # vllm v1/core/kv_cache_manager.py frees a request's blocks last first: its tail goes before its head
         while len(cache)>room: cache.popitem(last=False)
     return np.minimum(hits*t.block_size, t.input-1)
 
@@ -542,3 +542,20 @@ def _sharegpt_or_table(text, columns, unit, tokenizer, name):
     def chain(): yield first; yield from items
     if {'conversations','messages'}&set(first): return _sharegpt(chain(), tokenizer, name)
     return _jsonl((json.dumps(d) for d in chain()), columns, unit, name)
+
+# %% ../nbs/30_traces.ipynb #c035
+def plot_hits(
+    traces:dict,   # label -> `Trace` with blocks
+    sizes=None,    # tokens of the cache; `None` for a sweep
+    ax=None,       # axes to draw on
+):
+    "Share of the prompt tokens found in a prefix cache, by its size"
+    from vllm_tuner.style import PALETTE, new_axes
+    ax = ax or new_axes(7,3)
+    for c,(name,t) in zip(PALETTE,traces.items()):
+        most = len(np.unique(t.blocks))*t.block_size
+        xs = np.asarray(sizes if sizes is not None else np.geomspace(max(t.block_size,most/300), most, 12))
+        ax.plot(xs, [100*prefix_hits(t,int(x)).sum()/t.input.sum() for x in xs], '.-', color=c, label=name)
+        ax.axhline(100*prefix_hits(t).sum()/t.input.sum(), color=c, linestyle=':', linewidth=1)
+    ax.set(xscale='log', xlabel='tokens in the prefix cache', ylabel='prompt tokens found [%]', ylim=(0,None)); ax.legend(frameon=False)
+    return ax
