@@ -382,6 +382,7 @@ def trinkets(
     if name.startswith('Gemma') and not name.startswith('Gemma4'): out += b
     if name.startswith('Gemma4'):
         out += b*(1 + len(groups) + (3 if 'ple_width' in dict(arch.custom) else 0) + sum(g.mixer.head_dim for g in groups if not g.mixer.shares_kv) + sum(arch.hidden+1 for g in groups if isinstance(g.ffn,MoE)))
+    if 'qk_l2_norm' in dict(arch.custom): out += sum(4*g.mixer.head_dim for g in groups if g.mixer.rope)
     if name.startswith('FalconH1'): out += sum(m.out*b for g in groups for m in mamba(g.mixer,st.split)[:1])
     if name.startswith('Apertus'): out += 4*len(groups)
     if has(arch,'positions are a vocabulary'): out += 8*arch.positions
@@ -406,7 +407,7 @@ def _tower_tables(name, t, b):
     if name.startswith(('Qwen2VL','Qwen2_5_VL','Qwen3VL','Qwen3_5')): return 8192*(head//2)*b
     if name.startswith(('Mistral3','Pixtral')): return 4*head
     if name.startswith('Llama4'): return (t.patches//17)*(head//2)*8
-    if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4)
+    if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4) + (2*t.hidden if t.hidden>1024 else 28*t.layers)*b  # the small ones clip, the large ones standardise
     return 4*t.hidden*b if name.startswith('Kimi') else 0
 
 def tower_bytes(
