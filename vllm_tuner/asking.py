@@ -11,7 +11,7 @@ from .units import human_int, real, show_bytes
 
 # %% auto #0
 __all__ = ['OPTIONS', 'Ask', 'Parser', 'add_options', 'is_file', 'read_file', 'local_gpu', 'cards', 'card', 'Subject', 'profile',
-           'subject', 'workload', 'limits', 'servers']
+           'with_file', 'subject', 'workload', 'limits', 'servers']
 
 # %% ../nbs/57_asking.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,17 @@ def profile(a:Ask): # `AutotuningParameters`
     from vllm_tuner.calibration import load_profile
     return load_profile(a.get('profile'))
 
+def with_file(
+    cmd,          # `Command`
+    version:str,  # vLLM's
+):                # `Command`
+    "A command with the file that its `--config` names; what is on the line wins, as in vLLM"
+    from vllm_tuner.intake import read_config
+    name = next((w.partition(' ')[2] for w in cmd.other if w.startswith('--config ')), '')
+    if not name: return cmd
+    base = read_config(read_file(name, 2**20), version)[0]
+    return replace(cmd, model=cmd.model or base.model, flags=tuple({**dict(base.flags),**dict(cmd.flags)}.items()), problems=cmd.problems+base.problems)
+
 def subject(
     a:Ask,        # what was typed
     command=None, # a `Command` that says it, `None` for the words
@@ -141,7 +152,7 @@ def subject(
     from vllm_tuner.models import arch
     from vllm_tuner.versions import release
     release(a.version)
-    cmd = command or read_command(['serve',*a.words], a.version)
+    cmd = command or with_file(read_command(['serve',*a.words], a.version), a.version)
     if cmd.problems and not command: raise ValueError(cmd.problems[0])
     if not cmd.model: raise ValueError('say which model: an id such as meta-llama/Llama-3.1-8B-Instruct, a folder, or a config.json (`vllm-tuner models` lists what is known)')
     return Subject(cmd.model, arch(cmd.model), card(a), cmd.engine(vllm_version=a.version, usage=a.get('usage') or 'serve'), profile(a))
@@ -178,6 +189,6 @@ def servers(a:Ask)->list: # of `Command`
     "Every server that the words, the file or the command behind ` -- ` describe"
     from vllm_tuner.flags import read_command
     from vllm_tuner.intake import read_config
-    if a.behind is not None: return [read_command(list(a.behind), a.version)]
+    if a.behind is not None: return [with_file(read_command(list(a.behind), a.version), a.version)]
     if len(a.words)==1 and is_file(a.words[0]) and not a.words[0].endswith('config.json'): return read_config(read_file(a.words[0], 2**20), a.version)
-    return [read_command(['serve',*a.words], a.version)]
+    return [with_file(read_command(['serve',*a.words], a.version), a.version)]

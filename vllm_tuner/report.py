@@ -4,7 +4,7 @@
 
 # %% ../nbs/59_report.ipynb #c002
 from __future__ import annotations
-import json, math
+import json, math, re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from .style import RED, TERMS
@@ -175,7 +175,7 @@ def plan_notes(
 )->Notes:
     "Limits that do not hold, findings, what binds, what would help"
     rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken]
-    helps = [('',f'would make it fit: {c.text}',str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',f'would help: {o}','') for o in plan.offers]
+    helps = [('',f'would make it fit: {c.text}',str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',re.sub(r"allow='(\w+)'", r'--allow \1', o),'') for o in plan.offers]
     return Notes('Watch out', (*rows, *notes(found).rows, *(('',f'what binds: {b}','') for b in plan.binds), *helps))
 
 # %% ../nbs/59_report.ipynb #c016
