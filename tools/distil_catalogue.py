@@ -73,7 +73,8 @@ def shape(c, read):
             for k in [k for k,v in part.items() if not v]: del part[k]
     for k in RUNS:
         if isinstance(out.get(k), list): out[k] = runs(out[k])
-    if 'sparse_attention_config' in out: out['sparse_attention_config'] = {k: v for k,v in out['sparse_attention_config'].items() if isinstance(v, (int, bool)) and k.startswith(('sparse_num','sparse_index','use'))}
+    if 'sparse_attention_config' in out: out['sparse_attention_config'] = {k: v for k,v in out['sparse_attention_config'].items() if k in ('sparse_num_index_heads','sparse_index_dim','sparse_attention_freq')}
+    if isinstance(out.get('sparse_attention_config', {}).get('sparse_attention_freq'), list): out['sparse_attention_config']['sparse_attention_freq'] = runs(out['sparse_attention_config']['sparse_attention_freq'])
     return out
 
 
