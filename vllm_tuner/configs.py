@@ -16,10 +16,10 @@ from .towers import towers
 __all__ = ['family', 'rope', 'head_dim', 'attention', 'mla', 'compressed', 'mamba', 'linear', 'shortconv', 'layer_kinds', 'dense',
            'moe', 'sparse_layers', 'plain_layer', 'text_part', 'from_config', 'mixer_word', 'plot_layers']
 
-# %% ../nbs/12_configs.ipynb #c006
+# %% ../nbs/12_configs.ipynb #c009
 _TABLE = '''
 llama4 arctic nemotron-nas mllama glm5_next:
-qwen qwen2 qwen2_moe qwen2_audio_text dream telechat: qkv no_o
+qwen qwen2 qwen2_5 qwen2_moe dream: qkv no_o
 mimo: qkv no_o
 deepseek_v4: sinks hc
 whisper: ln tied nope
@@ -109,7 +109,6 @@ modernbert: enorm mod3 enc
 modernbert-decoder: enorm mod3
 '''
 _HABITS = {name:frozenset(words.split()) for names,_,words in (l.partition(':') for l in _TABLE.strip().splitlines()) for name in names.split()}
-_SUFFIXES = ('_text_model','_text','_thinker','_vl','_omni')
 
 def family(
     config:dict,      # the language model's part of a config
@@ -119,7 +118,8 @@ def family(
     t = str(config.get('model_type') or outer)
     archs = config.get('architectures')
     cls = re.sub(r'(ForCausalLM|ForConditionalGeneration|LMHeadModel|ForMaskedLM|ForSequenceClassification|Model)$', '', str(archs[0])) if isinstance(archs,(list,tuple)) and archs else ''
-    names = [t, *(t.removesuffix(s) for s in _SUFFIXES), re.sub('_vl|_omni|_text|_thinker', '', t).replace('qwen2_5','qwen2'), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
+    bare = t.removesuffix('_model').removesuffix('_text').removesuffix('_thinker')
+    names = [t, bare, bare.replace('_vl','').replace('_omni',''), *(k for k in _HABITS if cls and k.replace('_','')==cls.lower())]
     return next((n for n in names if n in _HABITS), t)
 
 # %% ../nbs/12_configs.ipynb #c011
@@ -162,7 +162,7 @@ def _scaling(c):
     original = _number(f,'original_max_position_embeddings',c.int('original_max_position_embeddings'))
     return RopeScaling(f['kind'], float(_number(f,'factor',1.0)), int(original) if original else None)
 
-# %% ../nbs/12_configs.ipynb #c019
+# %% ../nbs/12_configs.ipynb #c016
 def _biases(c, h):
     "Which of qkv, o, mlp have a bias"
     f = c.flag
@@ -195,6 +195,13 @@ def _kv_heads(c, n):
     if c('multi_query_attention') is False: return n
     return c.sub('attn_config').get('kv_n_heads') or c.int('num_key_value_heads') or n
 
+def _sparse_index(c):
+    "MiniMax-M3: small heads that choose blocks of the context"
+    s = c.sub('sparse_attention_config')
+    freq,n,d = s.get('sparse_attention_freq'),s.get('sparse_num_index_heads'),s.get('sparse_index_dim')
+    if not n or not d or isinstance(freq,(list,tuple)) and c.layer<len(freq) and not freq[c.layer]: return 0
+    return c.need('hidden_size')*(n+1)*d + d
+
 def attention(
     c:Reader,                   # the config
     h:frozenset,                # habits of the family
@@ -211,6 +218,7 @@ def attention(
     base = dict(window=w if kind=='sliding_attention' else None, chunk=c.int('attention_chunk_size') if kind=='chunked_attention' else None, bias=qkv, out_bias=out, qk_norm=_qk_norm(c,h),
                 qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type') in ('nope','alibi') else rope(c,d,kind), extra=int(headgate))
     kv = facts.pop('kv_heads', None) or _kv_heads(c, n)
+    base['extra'] += _sparse_index(c)
     return Attention(n, kv, d, **{**base, **facts})
 
 # %% ../nbs/12_configs.ipynb #c004
@@ -550,7 +558,7 @@ def _dory(c, h, kind, sparse):
 _LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c007
+# %% ../nbs/12_configs.ipynb #c017
 def _group(layers):
     "Equal layers gathered, with the order they stand in"
     kinds = list(dict.fromkeys(layers))
@@ -657,6 +665,7 @@ def _frame(c, h, f):
     if 'pos' in h or 'pos2' in h: out['positions'] = (c.int('max_position_embeddings') or c.int('n_positions') or 1024)+2*('pos2' in h)
     E = c.int('word_embed_proj_dim')
     if E and E!=H: out['embed_dim'],extra = E,extra+2*E*H
+    if f=='mllama': extra += 8*H  # rows of the embedding for the picture's tokens
     if f=='zamba2': extra += _zamba2_shared(c)
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
@@ -704,7 +713,7 @@ def from_config(
     except (TypeError,KeyError,AttributeError,IndexError,ZeroDivisionError,OverflowError,RecursionError) as ex:
         raise ValueError(f'this config cannot be read: a key holds a value of the wrong kind ({type(ex).__name__}: {" ".join(str(ex).split())[:100]}); compare it with the config.json of the original model') from ex
 
-# %% ../nbs/12_configs.ipynb #c040
+# %% ../nbs/12_configs.ipynb #c018
 _COLOURS = {'full attention':BLUE, 'window or chunk':SKY, 'latent attention':PURPLE, 'state space':GREEN, 'linear attention':YELLOW, 'cross attention':RED, 'none':'#EEEEEE', 'dense':GREY, 'mixture':ORANGE}
 
 def mixer_word(
@@ -724,7 +733,7 @@ def plot_layers(
     words = lambda g: (mixer_word(g.mixer), {Dense:'dense',MoE:'mixture'}.get(type(g.ffn),'none'))
     for y,(name,a) in enumerate(archs.items()):
         for half in (0,1):
-            ax.bar(range(a.n_layers), [.38]*a.n_layers, bottom=[y+.02-.4*half]*a.n_layers, width=.92, align='edge', color=[_COLOURS[words(a.groups[k])[half]] for k in a.layer_kinds])
+            ax.bar(range(a.n_layers), [.38]*a.n_layers, bottom=[y-.4+.41*half]*a.n_layers, width=.92, align='edge', color=[_COLOURS[words(a.groups[k])[half]] for k in a.layer_kinds])
     ax.set(yticks=range(len(archs)), yticklabels=list(archs), xlabel='layer', ylim=(len(archs)-.4,-.6)); ax.grid(False)
     ax.legend(handles=[Patch(color=v,label=k) for k,v in _COLOURS.items()], ncols=5, fontsize=8, frameon=False, loc='upper center', bbox_to_anchor=(.45,-.5/(.5*len(archs)+1)*1.6))
     return ax
