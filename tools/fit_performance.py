@@ -25,8 +25,8 @@ from vllm_tuner.engine import Engine
 from vllm_tuner.flags import read_command
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
-from vllm_tuner.serving import simulate
-from vllm_tuner.step_time import PUBLIC, Speed, Step, _clock, _shipped, architecture, clock, fused, load
+from vllm_tuner.serving import busy, simulate
+from vllm_tuner.step_time import PUBLIC, Speed, Step, _clock, shipped, architecture, clock, fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
 
@@ -95,8 +95,8 @@ def gpu(r):
     d = device(re.sub(r'-(\d+)GB(-SXM)?$', r' \1GB\2', name) if name not in ('H100-PCIe',) else name)
     watts = re.search(r'power limit (\d+) W', r['notes'] or '')
     if watts and d.name=='RTX-3090':
-        f = (float(watts[1])/350)**.5
-        d = replace(d, bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None)   # 'PCIe 3090s'
+        f = (float(watts[1])/350)**.7       # clocks of the cores; the memory keeps most of its own
+        d = replace(d, bandwidth=d.bandwidth*f**.35, bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None)   # 'PCIe 3090s'
     return d
 
 def engine(r, a, d):
@@ -243,6 +243,7 @@ def freeze(c, speed):
     for _,st,_v in c.measured:
         kind = 'itlp' if st=='itl_p50' else st.split('_')[0]
         w = raw[kind]
+        if not statistic(run, st, c.replicas)>0: raise ValueError(f'{st} undefined')
         f.weights[st] = w
         f.const[st] = (1.,N_in) if kind in ('ttft','e2e') else (0.,0.)
         f.sim[st] = statistic(run, st, c.replicas)
@@ -308,7 +309,7 @@ DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.2),('expert_read:{f}@{a}',.3
 
 def parameters(bench):
     "Names, prior values and standard deviations: the shipped ones, and the deviations that the data can speak about"
-    names = {k:(v['prior'],v['sd'],v['what']) for k,v in _shipped()['coefficients'].items() if not v.get('deviation')}
+    names = {k:(v['prior'],v['sd'],v['what']) for k,v in shipped()['coefficients'].items() if not v.get('deviation')}
     for l,d,e,*_ in bench.groups:
         a = architecture(d)
         fams = [('dense',m.family) for m in l.dense]+[('expert',r.family) for r in l.routed]
@@ -378,17 +379,69 @@ class Fit:
         if not hasattr(self,'drift') or self.drift[0] is not self.J: self.drift = self.J,settle(np.ones(len(f0)), x)-x
         return settle((~mask).astype(float), x)-self.drift[1]
 
-def write(path, fit, x, about):
+def rounded(x): return float(f'{x:.4g}')
+
+def write(path, fit, x, spread=None):
     "The coefficients as the product reads them"
-    t = fit.table(x)
-    shipped = _shipped()
-    out = {'about':about, 'source':'tools/fit_performance.py', 'kernels':shipped.get('kernels',''), 'coefficients':{}}
+    t,out = fit.table(x),{}
     for k in fit.keys:
         prior,sd,what = fit.names[k]
-        if what.startswith('deviation') and abs(np.log(t[k]/prior))<.01: continue
-        out['coefficients'][k] = {'value':float(f'{t[k]:.4g}'), 'prior':prior, 'sd':sd, 'what':what, **({'deviation':True} if what.startswith('deviation') else {})}
-    for k in ('spread',):
-        if k in shipped: out[k] = shipped[k]
-    rows = ',\n'.join(f'  {json.dumps(k)}: {json.dumps(v)}' for k,v in out['coefficients'].items())
-    head = {k:v for k,v in out.items() if k!='coefficients'}
+        if what=='deviation' and abs(np.log(t[k]/prior))<.01: continue
+        out[k] = {'value':rounded(t[k]), 'prior':prior, 'sd':sd, 'what':what, **({'deviation':True} if what=='deviation' else {})}
+    head = {'about':'Coefficients of the step model. value: fitted; prior, sd: where the fit was held, and how tightly (standard deviation of the logarithm); deviations from the product of two factors have prior 1.',
+            'script':'tools/fit_performance.py', 'priors':'kernel tables of aiconfigurator_core 0.12 (Apache-2.0) for vLLM 0.24, where they have the kernel; else data sheets and judgement',
+            'measurements':{lab:n for lab,n in sorted(Counter(f.case.lab for f in fit.bench.frozen).items())}, 'measured':sorted({architecture(f.case.device) for f in fit.bench.frozen}), 'spread':spread or shipped().get('spread',{})}
+    rows = ',\n'.join(f'  {json.dumps(k)}: {json.dumps(v)}' for k,v in out.items())
     Path(path).write_text(json.dumps(head, indent=1)[:-2]+',\n "coefficients": {\n'+rows+'\n }\n}\n')
+
+NAMES = {'tpot':'tpot_ms','ttft':'ttft_ms','out':'output_tokens_per_second','e2e':'e2e_ms'}
+
+def spreads(fit, left):
+    "Standard deviation of the log error that gives 80 % intervals their name, in calm and in busy servers"
+    calm = np.array([not busy(f.run) for f,*_ in fit.bench.items])
+    r = np.abs(left-fit.y)
+    return {k:{NAMES[m]:rounded(np.quantile(r[mask&(fit.metric==m)],.8)/1.2816) for m in NAMES} for k,mask in (('calm',calm),('busy',~calm))}
+
+def score(path, fit, x, by_source, by_lab, refused):
+    "The distilled scoreboard: one row per point and metric"
+    here,points = np.exp(fit.model(x)),{}
+    for i,(f,m,st,v) in enumerate(fit.bench.items):
+        c = f.case; users = c.requests.users*c.replicas if c.requests.users else 0
+        row = points.setdefault(c.id, [c.id.replace('inferencex-silicon','ix'), c.source, c.device.name, c.arch.name.split('/')[-1], c.record['quant'] or '', c.engine.tensor_parallel_size, c.engine.vllm_version, users, int(busy(f.run)), {}])
+        row[-1][m] = [st, *map(rounded,(v,here[i],np.exp(by_source[i]),np.exp(by_lab[i])))]
+    head = {'about':'Measured serving points and what the step model and the scheduler simulation say: fitted on all, with the whole source left out, with the whole laboratory left out', 'script':'tools/fit_performance.py',
+            'columns':['id','source','gpu','model','quant','tp','version','users','busy','metrics'], 'cell':['statistic','measured','fitted','source_out','laboratory_out'], 'laboratories':{f.case.source:f.case.lab for f in fit.bench.frozen}, 'refused':refused, 'points':len(points)+len(refused)}
+    Path(path).write_text(json.dumps(head, indent=1)[:-2]+',\n "rows": [\n'+',\n'.join(json.dumps(r, separators=(',',':')) for r in points.values())+'\n]}\n')
+
+def simulated(cases, speed):
+    "Frozen cases, and why others could not be simulated"
+    out,refused = [],[]
+    for c in cases:
+        try: out.append(freeze(c, speed))
+        except ValueError as ex: refused.append((c.id, str(ex)[:120]))
+    return out,refused
+
+def relative(table):
+    "A table as changes of the shipped one"
+    base = PUBLIC.table()
+    return Speed(tuple((k,v/base.get(k,1.)) for k,v in table.items()))
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('data'); ap.add_argument('--write', metavar='FILE'); ap.add_argument('--score', metavar='FILE'); ap.add_argument('--rounds', type=int, default=2)
+    a = ap.parse_args(); warnings.filterwarnings('ignore')
+    cases,unread = read(a.data); table = PUBLIC.table()
+    for _ in range(a.rounds):
+        frozen,stuck = simulated(cases, relative(table))
+        bench = Bench(frozen, table); fit = Fit(bench)
+        x = fit.solve(np.array([np.log(table.get(k,fit.names[k][0]))-p for k,p in zip(fit.keys,fit.prior)]), log=True); table = fit.table(x)
+        show(f'fitted on {len(frozen)} points, {len(unread)+len(stuck)} unanswered:', figures(bench.items, bench.predict(table)))
+    left = {}
+    for name,groups in (('source',fit.source),('laboratory',fit.lab)):
+        out = np.empty(len(fit.y))
+        for g in sorted(set(groups)): out[groups==g] = fit.model(fit.without(x, groups==g))[groups==g]
+        left[name] = out; show(f'{name} left out:', figures(bench.items, np.exp(out)))
+    if a.write: write(a.write, fit, x, spreads(fit, left['source']))
+    if a.score: score(a.score, fit, x, left['source'], left['laboratory'], unread+stuck)
+
+if __name__=='__main__': main()

@@ -17,7 +17,7 @@ from .versions import release
 
 # %% auto #0
 __all__ = ['PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements', 'load',
-           'Speed', 'architecture', 'efficiency', 'Clock', 'clock', 'step_time', 'plot_roofline']
+           'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'clock', 'step_time', 'plot_roofline']
 
 # %% ../nbs/33_step_time.ipynb #c006
 def either(
@@ -270,7 +270,7 @@ def load(
 
 # %% ../nbs/33_step_time.ipynb #c026
 @lru_cache(1)
-def _shipped()->dict:
+def shipped()->dict:
     "Coefficients of `data/performance.json`"
     return json.loads(files('vllm_tuner').joinpath('data/performance.json').read_text(encoding='utf-8'))
 
@@ -289,7 +289,7 @@ PUBLIC = Speed()  # fitted on public measurements
 
 @lru_cache(256)
 def _table(speed):
-    t = {k:v['value'] for k,v in _shipped()['coefficients'].items()}
+    t = {k:v['value'] for k,v in shipped()['coefficients'].items()}
     for k,f in speed.changes: t[k] = t.get(k,1.)*f
     return t
 
@@ -349,7 +349,7 @@ class Clock:
         for read,E,k,ranks,replicas,math in self.experts:
             t = m*replicas
             touched = E*(1-(1-k/E)**t)/ranks
-            busiest = touched+(2*log(ranks)*touched*(1-touched*ranks/E))**.5 if ranks>1 else touched
+            busiest = touched+(2*log(ranks)*touched*abs(1-touched*ranks/E))**.5 if ranks>1 else touched
             ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
         kv = at = 0.
         for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
