@@ -18,10 +18,10 @@ from .units import bytes_of, gib, real
 from .versions import release
 
 # %% auto #0
-__all__ = ['REFERENCE', 'LABELS', 'KNOBS', 'Observation', 'model_id', 'observation', 'measured', 'predicted', 'bounds', 'Term',
-           'Explanation', 'explanation_rows', 'explain', 'plot_explanation', 'Cause', 'Comparison', 'comparison_rows',
-           'compare', 'Calibration', 'calibration_rows', 'fit', 'profile_text', 'save_profile', 'load_profile', 'era',
-           'kind_of', 'Score', 'Scores', 'score']
+__all__ = ['REFERENCE', 'LABELS', 'KNOBS', 'Observation', 'model_id', 'observation', 'observations', 'measured', 'predicted',
+           'bounds', 'Term', 'Explanation', 'explanation_rows', 'explain', 'plot_explanation', 'Cause', 'Comparison',
+           'comparison_rows', 'compare', 'Calibration', 'calibration_rows', 'fit', 'profile_text', 'save_profile',
+           'load_profile', 'era', 'kind_of', 'Score', 'Scores', 'score']
 
 # %% ../nbs/51_calibration.ipynb #c005
 REFERENCE = AutotuningParameters()  # the calibrated model, uncorrected
@@ -63,6 +63,25 @@ def observation(
     return Observation(a, d, engine or engine_of(o), o, name or (o.model or 'log').rstrip('/').split('/')[-1])
 
 # %% ../nbs/51_calibration.ipynb #c007
+def observations(
+    sources,       # several of what `observation` takes
+    arch=None,     # `ModelArch` of all, or `None`
+    device=None,   # `Device` of all, or `None`
+    names=(),      # what to call them
+)->list[Observation]:
+    "Logs that belong together; what one does not say is taken from the others"
+    seen = [s if isinstance(s,(Observed,Observation)) else parse_log(s) for s in sources]
+    logs = [s for s in seen if isinstance(s,Observed)]
+    model = next((o.model for o in logs if o.model), None)
+    total = next((o for o in logs if o.total_gib or o.device_name), None)
+    out = []
+    for i,s in enumerate(seen):
+        if isinstance(s,Observation): out.append(s); continue
+        d = device if device is not None else None if s.total_gib or s.device_name or total is None else device_of(total)
+        out.append(observation(replace(s, model=s.model or model), arch, d, name=names[i] if i<len(names) else ''))
+    return out
+
+# %% ../nbs/51_calibration.ipynb #c009
 LABELS = {'requested':'budget', 'weights':'weights', 'activation':'activation peak', 'non_torch':'non-torch', 'cuda_graph_estimate':'CUDA graphs, estimate', 'cuda_graph':'CUDA graphs, actual', 'kv_cache':'KV cache', 'kv_tokens':'KV cache tokens', 'max_concurrency':'concurrency'}
 _GIB_TERMS = ('requested','weights','activation','non_torch','cuda_graph_estimate','cuda_graph','kv_cache')
 
@@ -103,7 +122,7 @@ def bounds(
         return tuple(v[term]+(gib(x)-gib(have)) for x in (lo,hi))
     return tuple(gib(x) for x in m.interval(term, level))
 
-# %% ../nbs/51_calibration.ipynb #c012
+# %% ../nbs/51_calibration.ipynb #c014
 @dataclass(frozen=True, slots=True)
 class Term:
     "One number of a log beside its prediction"
@@ -149,7 +168,7 @@ def explanation_rows(
     rows = [(LABELS[t.name]+(' *' if t.name==x.worst else ''), show(t.name,t.predicted), f'{show(t.name,t.low)} to {show(t.name,t.high)}', show(t.name,t.observed), f'{t.gap/t.observed:+.1%}' if t.observed else '') for t in x.terms]
     return [('', 'predicted', '90 % of start-ups', 'observed', 'gap'), *rows]
 
-# %% ../nbs/51_calibration.ipynb #c013
+# %% ../nbs/51_calibration.ipynb #c015
 _OPEN = (  # a field that a log may leave open, what else it could be, and how to say it
     ('max_num_batched_tokens', (2048,4096,8192,16384,32768), 'max_num_batched_tokens was {}'), ('max_num_seqs', (1,16,64,128,256,512,1024), 'max_num_seqs was {}'), ('tensor_parallel_size', (1,2,4,8), 'tensor_parallel_size was {}'),
     ('gpu_memory_utilization', (.8,.85,.9,.92,.95), 'gpu_memory_utilization was {}'), ('kv_cache_dtype', ('fp8','auto'), 'kv_cache_dtype was {}'), ('enforce_eager', (True,), 'no graphs were captured (enforce_eager)'),
@@ -187,7 +206,7 @@ def _what_if(x, truth, base, params):
         if d<best[0]: best = (d,words)
     return best[1]
 
-# %% ../nbs/51_calibration.ipynb #c014
+# %% ../nbs/51_calibration.ipynb #c016
 def _reasons(x, t):
     "Why one term may differ, where no setting explains it"
     o,more = x.observed, t.gap>0
@@ -234,11 +253,11 @@ def explain(
     size = max(abs(t.gap), 0)
     if t.name in _GIB_TERMS and size<.02+.005*have['requested'] and all(k.inside for k in terms): return Explanation(x, terms, t.name, f'everything agrees; the largest difference is {LABELS[t.name]}, {t.gap:+.2f} GiB', m, notes)
     why = _what_if(x, truth, _distance(truth,m), params)
-    unit = ' GiB' if t.name in _GIB_TERMS else ''
-    head = f'{LABELS[t.name]} differs most: {t.gap:+,.2f}{unit} against the prediction'
+    gap = f'{t.gap:+,.2f} GiB' if t.name in _GIB_TERMS else f'{t.gap:+,.0f}' if t.name=='kv_tokens' else f'{t.gap:+.2f}'
+    head = f'{LABELS[t.name]} differ{"" if t.name in ("weights","kv_tokens","cuda_graph","cuda_graph_estimate") else "s"} most: {gap} against the prediction'
     return Explanation(x, terms, t.name, f'{head}. ' + (f'The log fits if {why}.' if why else f'Likely: {_reasons(x,t)}.'), m, notes)
 
-# %% ../nbs/51_calibration.ipynb #c020
+# %% ../nbs/51_calibration.ipynb #c022
 def plot_explanation(
     x:Explanation, # what `explain` returned
     ax=None,       # axes to draw on
@@ -255,7 +274,7 @@ def plot_explanation(
     ax.legend(frameon=False, ncols=3, fontsize=8, loc='lower center', bbox_to_anchor=(.4,1))
     return ax
 
-# %% ../nbs/51_calibration.ipynb #c024
+# %% ../nbs/51_calibration.ipynb #c026
 @dataclass(frozen=True, slots=True)
 class Cause:
     "One difference between two starts and what it does to the cache"
@@ -297,7 +316,7 @@ def comparison_rows(
         rows += [('printed', '' if c.observed_gib is None else f'{c.observed_gib:+.2f}', '' if c.observed_tokens is None else f'{c.observed_tokens:+,}')]
     return rows + ([('unexplained', f'{c.unexplained_gib:+.2f}', '')] if c.unexplained_gib is not None else [])
 
-# %% ../nbs/51_calibration.ipynb #c025
+# %% ../nbs/51_calibration.ipynb #c027
 _TOGETHER = (('gpu_memory_utilization',), ('kv_cache_memory_bytes',), ('max_model_len','original_max_model_len'), ('max_num_batched_tokens',), ('max_num_seqs',), ('kv_cache_dtype',), ('block_size','attention_backend'),
              ('cudagraph_mode','cudagraph_capture_sizes','max_cudagraph_capture_size','enforce_eager','optimization_level'), ('enable_prefix_caching','mamba_cache_mode','mamba_block_size'), ('mamba_ssm_cache_dtype','mamba_cache_dtype'))
 _NO_EFFECT = {'vllm_version','usage','scheduling_policy','distributed_executor_backend'}
@@ -345,7 +364,7 @@ def _causes(a, b, params):
     end = memory(arch, dev, b.engine, params)
     return out + (_rule_causes(x, end, a.engine.vllm_version, b.engine.vllm_version) if (x.kv_cache,x.plan.kv_tokens)!=(end.kv_cache,end.plan.kv_tokens) or x.terms!=end.terms else [])
 
-# %% ../nbs/51_calibration.ipynb #c026
+# %% ../nbs/51_calibration.ipynb #c028
 def _beyond(a, b, oa, ob):
     "What the model cannot switch and the logs show"
     out = []
@@ -364,7 +383,7 @@ def compare(
     params:AutotuningParameters=REFERENCE, # corrections in force
 )->Comparison:
     "Why the KV cache of two starts differs, cause by cause"
-    a,b = (x if isinstance(x,Observation) else observation(x, arch, device) for x in (a,b))
+    a,b = observations((a,b), arch, device)
     if device is None and a.device.name!=b.device.name and not (a.observed.device_name and b.observed.device_name) and abs(gib(a.device.memory-b.device.memory))<.5: b = replace(b, device=replace(a.device, memory=b.device.memory))
     found = _causes(a, b, params)
     keep = sorted((c for c in found if abs(c.kv_gib)>=.005 or abs(c.tokens)>=1), key=lambda c: -abs(c.kv_gib))
@@ -373,7 +392,7 @@ def compare(
     start,end = memory(a.arch,a.device,a.engine,params),memory(b.arch,b.device,b.engine,params)
     return Comparison(a, b, tuple(keep), diff('kv_cache'), gib(end.kv_cache-start.kv_cache), diff('kv_tokens'), end.plan.kv_tokens-start.plan.kv_tokens, _beyond(a, b, a.observed, b.observed))
 
-# %% ../nbs/51_calibration.ipynb #c031
+# %% ../nbs/51_calibration.ipynb #c033
 _FLOOR = .25  # GiB
 KNOBS = ('activation_memory_factor','non_torch_memory_factor','graph_memory_overhead_base_ratio','graph_memory_batch_scaling_factor')
 _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
@@ -408,7 +427,7 @@ def calibration_rows(
     rows += [(f'KV cache error, {label}', err(v)) for label,v in (('reference',c.before),('fitted',c.after),('each log left out in turn',c.left_out)) if v]
     return rows + [('fitted to', f'{c.logs} start' + ('s' if c.logs!=1 else '') + (f': {c.note}' if c.note else ''))]
 
-# %% ../nbs/51_calibration.ipynb #c032
+# %% ../nbs/51_calibration.ipynb #c034
 def _linear(x):
     "Terms at the reference, GiB, and their slopes by knob"
     at = lambda **kw: predicted(memory(x.arch, x.device, x.engine, AutotuningParameters(**kw)))
@@ -430,12 +449,12 @@ def _equations(x):
         rows.append(('rest', rest, base['requested']-base['weights']-base['kv_cache'], [-grow[k]['kv_cache'] for k in KNOBS]))
     return [(y,p,h,math.hypot(_NOISE[t][0], _NOISE[t][1]*abs(y))) for t,y,p,h in rows], m
 
-def _prior(observations):
+def _prior(xs):
     "Standard deviation of each scale before any log: twice what the ledger states, for a machine that nobody has measured"
     z,out = NormalDist().inv_cdf(.95),[]
     for k in KNOBS:
         rel = []
-        for x in observations:
+        for x in xs:
             m,t = memory(x.arch, x.device, x.engine), _TERM_OF[k]
             if t=='cuda_graph' and not m.cuda_graph: m = replace(m, cuda_graph=m.graphs.estimate or 1)
             lo,hi = m.interval(t); v = abs(getattr(m,t))
@@ -443,7 +462,7 @@ def _prior(observations):
         out.append(min(2., max(.15, 2*median(rel))) if rel else .5)
     return out
 
-# %% ../nbs/51_calibration.ipynb #c034
+# %% ../nbs/51_calibration.ipynb #c036
 def _solve(a, b):
     "Solution of a small positive definite system, and its inverse's diagonal"
     n = len(a)
@@ -486,7 +505,7 @@ def _kv_error(x, params):
 
 def _errors(pairs): return tuple(round(e,6) for x,p in pairs if (e:=_kv_error(x,p)) is not None)
 
-# %% ../nbs/51_calibration.ipynb #c035
+# %% ../nbs/51_calibration.ipynb #c037
 def _ours(xs):
     "The logs whose weights are those of the model they are said to be of, and a word on the others"
     kept,foreign = [],[]
@@ -498,14 +517,13 @@ def _ours(xs):
     return kept, [f'left out: {f}' for f in foreign]
 
 def fit(
-    observations,       # one or several: `Observation`, `Observed`, or what `parse_log` takes
+    logs,               # one or several: `Observation`, `Observed`, or what `parse_log` takes
     arch=None,          # `ModelArch` of all, where the logs do not name it
     device=None,        # `Device` of all, where the logs do not give it away
     note:str='',        # what to remember about it
 )->Calibration:         # usable wherever `AutotuningParameters` are
     "Corrections to the calibrated model from logs of one machine, with uncertainty and a leave-one-out check"
-    several = isinstance(observations,(list,tuple))
-    xs = [x if isinstance(x,Observation) else observation(x, arch, device) for x in (observations if several else [observations])]
+    xs = observations(list(logs) if isinstance(logs,(list,tuple)) else [logs], arch, device)
     if not xs: raise ValueError('there is no log to fit; give at least one')
     xs,foreign = _ours(xs)
     eqs = [_equations(x)[0] for x in xs]
@@ -518,7 +536,7 @@ def fit(
     return Calibration(**{k:getattr(whole,k) for k in _DEFAULTS}, uncertainty=tuple(zip(KNOBS,(round(s,4) for s in sd))), logs=len(xs), before=_errors((x,AutotuningParameters()) for x in xs), after=_errors((x,whole) for x in xs),
                        left_out=_errors(zip(xs,others)), note='; '.join([note or names[:200], *foreign])[:400])
 
-# %% ../nbs/51_calibration.ipynb #c040
+# %% ../nbs/51_calibration.ipynb #c042
 _LIMIT = 2**18 # characters of a profile
 
 def profile_text(
@@ -560,7 +578,7 @@ def _read_toml(text):
         except (ValueError,ZeroDivisionError,RecursionError) as ex: raise ValueError(f'line {n} is {line[:60]!r}; a profile holds lines such as activation_memory_factor = 0.34') from ex
     return out
 
-# %% ../nbs/51_calibration.ipynb #c041
+# %% ../nbs/51_calibration.ipynb #c043
 def load_profile(
     source, # path, or the text of a profile
 )->Calibration:
@@ -579,7 +597,7 @@ def load_profile(
     sd = about.get('uncertainty') if isinstance(about.get('uncertainty'),dict) else {}
     return Calibration(**raw, uncertainty=tuple((k,real(v,k,0)) for k,v in sd.items() if k in KNOBS), logs=int(real(about.get('logs',0),'logs',0,1e6)), before=nums(about.get('before')), after=nums(about.get('after')), left_out=nums(about.get('left_out')), note=str(about.get('note',''))[:400])
 
-# %% ../nbs/51_calibration.ipynb #c045
+# %% ../nbs/51_calibration.ipynb #c047
 def era(
     version:str, # vLLM's
 )->str:
@@ -621,7 +639,7 @@ class Scores:
         row = lambda r,t: '<tr>'+''.join(f'<{t} style="text-align:{"left" if i in (0,1,6) else "right"}">{esc(x)}</{t}>' for i,x in enumerate(r))+'</tr>'
         return '<table>'+row(head,'th')+''.join(row(r,'td') for r in body)+'</table>'
 
-# %% ../nbs/51_calibration.ipynb #c046
+# %% ../nbs/51_calibration.ipynb #c048
 def _score(group, term, rows):
     "One line of the table from (name, predicted, observed, inside)"
     err = [(p-o)/abs(o) for _,p,o,_ in rows]

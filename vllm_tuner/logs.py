@@ -464,7 +464,7 @@ def _stranger(head, lines, name):
     if not head.strip(): return f'{name} is empty; give the text that vLLM printed while it started'
     if '\0' in head[:4096] or sum(c<' ' and c not in '\t\n\r\x1b\f' or c=='\ufffd' for c in head[:4096])>.05*min(len(head),4096): return f'{name} is not text (it looks like a binary file); give the log that vLLM printed'
     other = next((n for n,words in _OTHERS if any(w in head for w in words)), None)
-    return f"{name} holds {lines:,} lines and none of them is of a vLLM start-up" + (f'; it looks like a log of {other}' if other else '') + '. Give the output of `vllm serve` from its first line'
+    return f"{name} holds {max(1,lines):,} line{'s' if lines>1 else ''}, and nothing in it is of a vLLM start-up" + (f'; it looks like a log of {other}' if other else '') + '. Give the output of `vllm serve` from its first line'
 
 def _open(source):
     "A readable stream or text, and what to call it"
