@@ -25,7 +25,7 @@ class Matrix:
     parts:int=1             # matrices fused into it
     bias:int=0              # elements of its bias here
     row:bool=False          # the ranks share its columns, not its rows
-    kind:str='plain'        # 'linear', 'experts', 'head': what a quantisation rule may speak of; 'plain' is never quantised
+    kind:str='plain'        # 'linear', 'experts', 'head', 'embedding': what a quantisation rule may speak of; 'plain' is never quantised
     copies:int=1            # equal ones: experts, layers
     size:int=0              # bytes of an element when not quantised, 0 for the model's dtype
     grain:tuple[int,int,bool]=()  # of an expert: its inner width here, the width of the stream, whether ranks share it
@@ -39,7 +39,7 @@ class Matrix:
 @dataclass(frozen=True, slots=True)
 class Layout:
     "How one weight matrix `[out, in]` is stored"
-    form:str          # storage family: 'awq', 'gptq', 'fp8', 'int8', 'packed', 'nvfp4', 'mxfp4', 'mxfp8', 'bnb', 'plain'
+    form:str          # storage family: 'awq', 'gptq', 'fp8', 'int8', 'packed', 'nvfp4', 'mxfp4', 'mxfp8', 'bnb', 'gguf'
     bits:float        # bits of one weight
     rows:int=0        # rows that share a scale, 0 for all
     cols:int=0        # columns that share a scale, 0 for all
@@ -83,6 +83,7 @@ def refined(
 
 def _scales(l, m, b):
     "What scales the numbers back"
+    if l.form in ('bnb','gguf'): return 0  # within the numbers, or made after loading
     if l.rows>1 and m.kind=='experts': n = m.parts*l.scales(m.out//m.parts, m.in_)  # each expert's gate and up have blocks of their own
     elif l.rows==1 and l.form!='fp8': n = m.out*_groups(l,m)
     else: n = l.scales(m.out, m.in_, m.parts)
@@ -159,6 +160,7 @@ class Quant:
     linear:Layout|None=None       # linear layers that no rule speaks of; `None` leaves them plain
     experts:Layout|None=None      # routed experts
     head:Layout|None=None         # the language-model head
+    embedding:Layout|None=None    # the embedding: plain in all formats but GGUF
     rules:tuple[tuple[str,str,Layout|None],...]=()  # how to compare, text, layout; the first that matches wins
     kv_dtype:str|None=None        # type of the KV cache that the checkpoint asks for
     kv_scales:bool=False          # attention layers hold scales of queries, keys, values and probabilities
@@ -175,7 +177,7 @@ class Quant:
 
     def layout(self,
         names:tuple[str,...],  # canonical names of the module, fused ones first
-        kind:str='linear',     # 'linear', 'experts', 'head', 'plain'
+        kind:str='linear',     # 'linear', 'experts', 'head', 'embedding', 'plain'
     )->Layout|None:            # `None` for a plain matrix
         "The layout of one module"
         if kind=='plain': return None
@@ -231,7 +233,7 @@ def _fbgemm(c):
 def _mxfp4(c): return Quant('mxfp4', None, Layout('mxfp4', 4, 1, 32, 1, weight_only=True))
 
 def _bnb(c):
-    l = Layout('bnb', 4, 1, 0, 0, weight_only=True) if c.get('load_in_4bit',True) and not c.get('load_in_8bit') else Layout('int8', 8, 1)
+    l = Layout('bnb', 4, weight_only=True) if c.get('load_in_4bit',True) and not c.get('load_in_8bit') else Layout('int8', 8, 1)
     return Quant('bitsandbytes', l, l, rules=_rules('part',_list(c,'llm_int8_skip_modules')))
 
 def _wna16(c):
@@ -305,11 +307,19 @@ def _torchao(c):
     l = Layout('fp8',8,1) if 'float8' in kind else Layout('packed',4,1,128,0) if 'int4' in kind else Layout('int8',8,1)
     return Quant('torchao', l, None, rules=_rules('part',_list(c,'modules_to_not_convert')))
 
+_GGUF = {'Q8_0':8.5, 'Q6_K':6.5625, 'Q5_K':5.5, 'Q5_0':5.5, 'Q5_1':6, 'Q4_K_M':4.85, 'Q4_K_S':4.58, 'Q4_K':4.5, 'Q4_0':4.5, 'Q4_1':5, 'Q3_K_M':3.91, 'Q3_K':3.44, 'Q2_K':2.96, 'IQ4_XS':4.25, 'IQ4_NL':4.5, 'IQ3':3.44, 'IQ2':2.5, 'F16':16, 'BF16':16}
+
+def _gguf(c):
+    "llama.cpp's files: bits per weight by the name of the mixture, scales included; the embedding is quantised, too"
+    name = str(c.get('type') or c.get('gguf_type') or 'Q4_K_M').upper()
+    l = Layout('gguf', next((b for k,b in _GGUF.items() if name.startswith(k)), 4.85), weight_only=True)
+    return Quant('gguf', l, l, l, l)
+
 def _experts_int8(c): return Quant('experts_int8', None, Layout('int8',8,1))
 
 # %% ../nbs/11_quant.ipynb #c031
 _METHODS = {'awq':_awq, 'awq_marlin':_awq, 'auto_awq':_awq, 'gptq':_gptq, 'gptq_marlin':_gptq, 'auto_gptq':_gptq, 'fp8':_fp8, 'fbgemm_fp8':_fbgemm, 'mxfp4':_mxfp4, 'gpt_oss_mxfp4':_mxfp4, 'compressed-tensors':_ct,
-            'compressed_tensors':_ct, 'modelopt':_modelopt, 'modelopt_fp4':_modelopt, 'modelopt_mxfp8':_modelopt, 'modelopt_mixed':_modelopt, 'bitsandbytes':_bnb, 'auto-round':_wna16, 'inc':_wna16, 'quark':_quark, 'torchao':_torchao, 'experts_int8':_experts_int8}
+            'compressed_tensors':_ct, 'modelopt':_modelopt, 'modelopt_fp4':_modelopt, 'modelopt_mxfp8':_modelopt, 'modelopt_mixed':_modelopt, 'bitsandbytes':_bnb, 'auto-round':_wna16, 'inc':_wna16, 'quark':_quark, 'torchao':_torchao, 'gguf':_gguf, 'experts_int8':_experts_int8}
 
 def quant(
     config:dict, # a checkpoint's config.json, or its `quantization_config`
@@ -325,7 +335,7 @@ def quant(
 
 # %% ../nbs/11_quant.ipynb #c034
 _ONLINE = {'fp8':Layout('fp8',8), 'fp8_per_tensor':Layout('fp8',8), 'fp8_per_block':Layout('fp8',8,128,128), 'fp8_per_channel':Layout('fp8',8,1), 'fp8_ptpc':Layout('fp8',8,1), 'mxfp8':Layout('mxfp8',8,1,32,1), 'mxfp4':Layout('mxfp4',4,1,32,1),
-           'nvfp4_per_token':Layout('nvfp4',4,1,16,1), 'bitsandbytes':Layout('bnb',4,1,0,0,weight_only=True), 'experts_int8':Layout('int8',8,1), 'int8':Layout('int8',8,1), 'torchao':Layout('int8',8,1)}
+           'nvfp4_per_token':Layout('nvfp4',4,1,16,1), 'bitsandbytes':Layout('bnb',4,weight_only=True), 'experts_int8':Layout('int8',8,1), 'int8':Layout('int8',8,1), 'torchao':Layout('int8',8,1)}
 
 def online(
     method:str|None,      # `--quantization`

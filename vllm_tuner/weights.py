@@ -261,7 +261,7 @@ def ends(
     "Embedding, final norms and head of a stage"
     rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
     head,early = arch.head or has(arch,'pooler with a head'), first or has(arch,'embedding on every stage')
-    table = Matrix(arch.vocab if has(arch,'embedding is whole') else rows, wide, ('embed_tokens',))  # Whisper's is a plain one, whole on every rank
+    table = Matrix(arch.vocab if has(arch,'embedding is whole') else rows, wide, ('embed_tokens',), kind='embedding')  # Whisper's is a plain one, whole on every rank
     bert = has(arch,'positions are a vocabulary')
     positions = (round_up(arch.positions,64)//s.tp + 64//s.tp-1 - arch.architecture.startswith('Bert') if bert else arch.positions)*s.hidden
     out = [_vector(positions + arch.embed_norms*norms)] if early else []
@@ -316,7 +316,7 @@ def stage(
     tokens = engine.resolve(arch,device).max_num_batched_tokens if _buffered(arch) else 0
     return Stage(arch, split(arch,device,engine), range(a,z), pp_rank==0, pp_rank==pp-1, _SIZES.get(dtype,2), tokens, release(engine.vllm_version))
 
-def _names(m, i): return m.names if m.kind=='head' else tuple(f'layers.{i}.{n}' for n in m.names)
+def _names(m, i): return m.names if m.kind in ('head','embedding') else tuple(f'layers.{i}.{n}' for n in m.names)
 
 def layout_of(
     quant:Quant|None, # how a checkpoint is stored
@@ -492,7 +492,7 @@ def relayout(
     if l.form=='fp8' and l.rows>1 and cap<(8,9): return n*m.out*ceil_div(m.in_,l.cols)*b - n*l.scale*l.scales(m.out,m.in_)
     if l.form=='mxfp4' and m.kind=='experts' and cap[0]==9: return n*_swizzled(m, b, release(version)<(0,26,0))
     if l.form=='gptq' and m.kind=='experts': return -n*m.out*b
-    if l.form=='bnb': return n*4*ceil_div(m.out*m.in_,64)
+    if l.form=='bnb': return n*(m.out*m.in_//64 + m.out*m.in_//4096)
     return 0
 
 # %% ../nbs/20_weights.ipynb #c082
