@@ -72,6 +72,11 @@ def reference(module, name):
     return '\n\n'.join(t for t in (f'<span id="{name}"></span>\n\n### `{name}`', inspect.getdoc(obj) or '', table(obj), '\n'.join(listed)) if t)
 
 
+def quiet(text):
+    "A cell whose output alone is of interest: `#| echo: false`"
+    return re.search(r'#\s*\|\s*echo:\s*false', text) is not None
+
+
 def only_imports(text):
     "An exported cell that only imports says nothing to a reader"
     return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(text).body)
@@ -114,7 +119,7 @@ def translate(nb, here, symbols):
             if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
             alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
             outputs = [richest(dict(o, execution_count=None) if o['output_type']=='execute_result' else o) for o in cell.get('outputs', [])]
-            meta = {'tags': ['hide-input']} if exported(text) else {}
+            meta = {'tags': ['remove-input' if quiet(text) else 'hide-input']} if exported(text) or quiet(text) else {}
             if alt: meta['mystnb'] = {'image': {'alt': alt[1].strip()}}
             cells.append({'cell_type': 'code', 'metadata': meta, 'execution_count': None, 'source': DIRECTIVE.sub('', text).strip(), 'outputs': outputs})
     cells = [c for c in cells if source(c).strip()]
@@ -211,7 +216,7 @@ def readme():
         if cell['cell_type']=='markdown': parts.append(text.strip()); continue
         if cell['cell_type']!='code' or not text.strip(): continue
         shell = text.lstrip().startswith(('!','%%'))
-        parts.append(f"```{'bash' if shell else 'python'}\n{DIRECTIVE.sub('', text).strip().lstrip('!') if shell else DIRECTIVE.sub('', text).strip()}\n```")
+        if not quiet(text): parts.append(f"```{'bash' if shell else 'python'}\n{DIRECTIVE.sub('', text).strip().lstrip('!') if shell else DIRECTIVE.sub('', text).strip()}\n```")
         for out in cell['outputs']:
             data = out.get('data', {})
             if 'image/png' in data:
@@ -220,6 +225,7 @@ def readme():
                 png.write_bytes(base64.b64decode(''.join(data['image/png'])))
                 alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
                 parts.append(f"![{alt[1].strip() if alt else 'figure'}](docs/_static/readme/{png.name})")
+            elif 'text/markdown' in data: parts.append(''.join(data['text/markdown']).strip())
             elif 'text/plain' in data or 'text' in out:
                 plain = ''.join(data.get('text/plain', out.get('text', '')))
                 parts.append('\n'.join('    '+line for line in re.sub(r'\x1b\[[0-9;]*m', '', plain).rstrip().splitlines()))
