@@ -20,7 +20,7 @@ HYBRID_PREFIX_CACHING = (((0,0,0), False), ((0,28,0), True))     # engine/arg_ut
 ASYNC_SCHEDULING = (((0,0,0), False), ((0,14,0), True))          # config/vllm.py: the next step is scheduled while one runs
 ASYNC_POOLING = (((0,0,0), True), ((0,20,0), False))             # config/vllm.py: also for embedding models
 V2_RUNNER = (((0,0,0), False), ((0,28,0), True))                 # config/vllm.py: use_v2_model_runner
-CHUNKED_HYBRID = (((0,0,0), False), ((0,12,0), True))            # envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE
+CHUNKED_HYBRID = (((0,0,0), False), ((0,14,0), True))            # envs.py: VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE
 
 # %% ../nbs/15_defaults.ipynb #c008
 _SMALL = {'llm':(8192,256), 'serve':(2048,256)}     # tokens, requests
@@ -89,8 +89,8 @@ def v0_step_limits(
 
 # %% ../nbs/15_defaults.ipynb #c018
 _STATED = ('su','longrope','llama3')    # ropes whose stated context is already stretched
-STATED_ROPES = (((0,0,0), _STATED), ((0,28,0), _STATED+('yarn','deepseek_yarn','deepseek_llama_scaling')))
-LONGROPE_SHORT = (((0,0,0), False), ((0,12,0), True))
+STATED_ROPES = (((0,0,0), _STATED), ((0,30,0), _STATED+('yarn','deepseek_yarn','deepseek_llama_scaling')))
+LONGROPE_SHORT = (((0,0,0), False), ((0,11,1), True))
 NO_LENGTH = 2048                        # nothing in the config says how long
 
 def derived_len(

@@ -210,12 +210,12 @@ def _blocks(groups, sp):
     return sum(max(request_blocks(s,sp) for s in set(g.specs)) for g in groups)
 
 # %% ../nbs/22_kv_cache.ipynb #c026
-NULL_BLOCK = (((0,0,0), 0), ((0,28,0), 1))  # blocks that the check leaves out
+NULL_BLOCK = (((0,0,0), 0), ((0,29,0), 1))  # blocks that the check leaves out
 
 def _needed(groups, bytes_per_block, arch, e, rank, sp):
     "Bytes that vLLM wants for one request on a stage"
     v = release(e.vllm_version)
-    if v>=(0,28,0): return bytes_per_block*_blocks(groups, sp)
+    if v>=(0,29,0): return bytes_per_block*_blocks(groups, sp)
     mine = _projected(groups, arch, e, rank)
     single = len(groups)==1 and len(groups[0].specs)>1
     if v<(0,12,0) or single: return sum(request_blocks(g.spec_of(i),sp)*g.spec_of(i).page for g,m in zip(groups,mine) for i in m)

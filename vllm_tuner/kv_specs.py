@@ -134,7 +134,7 @@ def request_blocks(
     return s.states if s.states>=0 else ceil_div(n, s.block_size)-s.states-1  # mode 'all': a state at every block boundary
 
 # %% ../nbs/21_kv_specs.ipynb #c019
-IN_FLIGHT = (((0,0,0), False), ((0,22,0), True))   # config/vllm.py: max_in_flight_tokens
+IN_FLIGHT = (((0,0,0), False), ((0,25,0), True))   # config/vllm.py: max_in_flight_tokens
 ENCODER_STEP = (((0,0,0), False), ((0,12,0), True))# config/scheduler.py: max_num_encoder_input_tokens is T, before the encoder's own length
 PCP_SHARDS = (((0,0,0), False), ((0,12,0), True), ((0,22,0), False))  # FullAttentionSpec.max_memory_usage_bytes
 
@@ -155,10 +155,10 @@ def span_of(
 def _exports(m, arch, device, v):
     "Alignment of the states that a layer can export in the middle of a prefill, 0 if it cannot"
     major = device.capability[0]
-    if isinstance(m,Mamba) and m.version==2 and v>=(0,28,0): return 1
+    if isinstance(m,Mamba) and m.version==2 and v>=(0,29,0): return 1
     if not isinstance(m,LinearAttention): return 0
     if m.kind=='gdn' and v>=(0,33,0) and not arch.architecture.startswith('Olmo'): return 64 if major==9 or major in (10,12) and m.k_dim==128 else 0
-    if m.kind=='kda' and v>=(0,28,0) and 'gate_lower_bound' in dict(arch.custom): return 16 if major in (9,10,12) and m.v_dim==128 else 0
+    if m.kind=='kda' and v>=(0,29,0) and 'gate_lower_bound' in dict(arch.custom): return 16 if major in (9,10,12) and m.v_dim==128 else 0
     return 0
 
 def _alignment(arch, device, e, bs):
@@ -300,11 +300,11 @@ def layer_specs(
     states,plain = (e.mamba_block_size or e.max_model_len, 0), lacks(arch.architecture,'cache_config')
     if hybrid: block,*states = hybrid_block(arch, device, e)
     one = {}
-    def specs(i, m, e=e):
-        key = (m, i in skips)
-        if key not in one: one[key] = _mixer_specs(m, arch, device, e, block, 'auto' if i in skips or plain else e.kv_cache_dtype, shared, states)
+    def specs(i, k):
+        key = (k, i in skips)
+        if key not in one: one[key] = _mixer_specs(arch.groups[k].mixer, arch, device, e, block, 'auto' if i in skips or plain else e.kv_cache_dtype, shared, states)
         return one[key]
-    out = [(i,s) for i,k in enumerate(arch.layer_kinds) for s in specs(i, arch.groups[k].mixer)]
+    out = [(i,s) for i,k in enumerate(arch.layer_kinds) for s in specs(i, k)]
     s = e.speculative_config
     tp = s.draft_tensor_parallel_size or e.tensor_parallel_size if s else 1
     draft = replace(e, tensor_parallel_size=tp) if s and tp!=e.tensor_parallel_size else e

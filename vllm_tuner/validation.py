@@ -549,16 +549,18 @@ def refusal(
     stages = ('config','build') if available is None else ('config','build','memory')
     return next((d.what for d in drafts(arch, device, engine, available, stages) if d.level=='error'), None)
 
-def _repair(arch, device, engine, available, tries, depth=2)->dict|None:
+def _repair(arch, device, engine, available, tries, depth=2, budget=None)->dict|None:
     "The first change with which nothing is refused any more; a second change may follow a first that cures only part"
-    partial = []
+    partial,budget = [],budget or [48]  # trials in all
     for t in tries:
+        if budget[0]<1: return None
+        budget[0] -= 1
         try: left = [d for d in drafts(arch, device, replace(engine,**t), available) if d.level=='error']
         except ValueError: continue
         if not left: return dict(t)
         partial.append((t,left))
     for t,left in partial if depth else ():
-        if (more := _repair(arch, device, replace(engine,**t), available, left[0].tries, depth-1)): return {**t,**more}
+        if (more := _repair(arch, device, replace(engine,**t), available, left[0].tries, depth-1, budget)): return {**t,**more}
     return None
 
 # %% ../nbs/40_validation.ipynb #c038
