@@ -90,7 +90,7 @@ def graph_rows(subjects, what):
     for key,x,y in picked: out[key[0]].append((x, y, 1/seen[key]**.7))
     return out
 
-START = {'v0':{'base':30,'piecewise':.12,'full':.19,'experts':.02,'special':.03,'nccl':.05}, 'v1':{'base':300,'piecewise':.12,'full':.2,'experts':.05,'special':.05,'nccl':.08}, 'v2':{'base':120,'piecewise':.03,'full':.05,'experts':.02,'special':.02,'nccl':.05}}
+START = {'v0':{'base':30,'piecewise':.12,'full':.19,'experts':.02,'special':.03,'nccl':.06}, 'v1':{'base':300,'piecewise':.12,'full':.2,'experts':.05,'special':.05,'nccl':.06}, 'v2':{'base':120,'piecewise':.03,'full':.05,'experts':.02,'special':.02,'nccl':.06}}
 
 def fit_graphs(subjects)->dict:
     "Coefficients of both graph figures for each runner, MiB"
@@ -98,8 +98,8 @@ def fit_graphs(subjects)->dict:
     for what in ('actual','estimate'):
         rows = graph_rows(subjects, what)
         for who in START:
-            start = START[who] if what=='actual' or who!='v2' else {k:2*v for k,v in START[who].items()}
-            out[who][what] = {k:round(v,4) for k,v in (fit(rows[who], list(start), start, huber=150) if len(rows[who])>=3 else start).items()}
+            start = START[who] if what=='actual' or who!='v2' else {k:v if k=='nccl' else 2*v for k,v in START[who].items()}
+            out[who][what] = {k:round(v,4) for k,v in (fit(rows[who], [n for n in start if n!='nccl'], start, huber=150) if len(rows[who])>=3 else start).items()}
     return out
 
 def fit_non_torch(subjects)->dict:
@@ -134,7 +134,7 @@ def coefficients(subjects, old)->dict:
     return {**old, 'graphs':fit_graphs(subjects), 'non_torch':fit_non_torch(subjects), 'spread':SPREAD}
 
 PROVENANCE = {
-    'graphs': 'MiB; Huber fit on 37 uniform start-ups of vLLM 0.19 on H100 and the public start-ups that print graph memory on discrete NVIDIA cards, repeated runs of one model weighing as one; by model runner (v0, v1, v2)',
+    'graphs': 'MiB; Huber fit on 37 uniform start-ups of vLLM 0.19 on H100 and the public start-ups that print graph memory on discrete NVIDIA cards, repeated runs of one model weighing as one; by model runner (v0, v1, v2); nccl is set, not fitted: 0.12 on L40S, 0.02 on RTX PRO 6000',
     'non_torch': 'GiB; base: median over models of what single ranks printed in each era; link.hopper: median of 0.19 on H100 at tp 2 and 4; link.slow: L40S, A100 without peer access; link.ampere and link.blackwell: from totals of few start-ups, no printed figure, so uncertain',
     'baseline': 'GiB; total minus free at the first snapshot in public logs: 0.3 to 0.5 for one GPU, 1.2 to 2.2 for several',
     'spread': 'share of a term and GiB besides by kind of start-up: set so that residuals of families left out divided by the spread look alike across kinds',
@@ -170,7 +170,7 @@ def coverage(rows, pick, level=.9)->float:
     hits = [lo<=r['measured']['available_kv_gib']*GiB<=hi for r,a,d,_,m in rows if pick(r,a,d) and r["measured"].get("available_kv_gib") is not None for lo,hi in (m.interval('kv_cache',level),)]
     return sum(hits)/max(1,len(hits))
 
-TERMS = (('weights','weights_gib',lambda m: m.weights), ('activation','activation_peak_gib',lambda m: m.activation), ('non_torch','non_torch_gib',lambda m: m.non_torch),
+TERMS = (('weights','weights_gib',lambda m: m.weights), ('activation','activation_peak_gib',lambda m: m.peak_activation), ('non_torch','non_torch_gib',lambda m: m.non_torch),
          ('graph_estimate','cudagraph_estimate_gib',lambda m: m.graphs.estimate), ('graph_actual','cudagraph_gib',lambda m: m.graphs.actual), ('kv','available_kv_gib',lambda m: m.kv_cache), ('kv_given','available_kv_gib',lambda m: m.kv_cache))
 
 def given_weights(r, m)->float: # bytes
@@ -196,8 +196,10 @@ def score(rows, pick)->dict:
         out[name] = dict(n=len(both), median=q(rel,.5), p90=q(rel,.9), worst=q(rel,1), gib=q(ab,.5), gib90=q(ab,.9))
     return out
 
+CLOUDED = {'fork','rounded','shared','dummy','wsl','cold','override'}
 SETS = {'H100, 0.19': lambda r,a,d: not r['id'].startswith('vllmlog'),
         'corpus, named NVIDIA cards': lambda r,a,d: r['id'].startswith('vllmlog') and discrete(d) and not {'gpu_unnamed','tp_unknown'}&set(r['marks']) and bool(r['engine'].get('gpu_memory_utilization'))}
+SETS['of them stated in full'] = lambda r,a,d: SETS['corpus, named NVIDIA cards'](r,a,d) and r['version_from']=='stated' and not CLOUDED&set(r['marks'])
 
 def show(title, rows):
     for name,pick in SETS.items():
@@ -218,7 +220,7 @@ def distil(left_out, bad)->dict:
     for r,a,d,e,m in left_out:
         name,q = shape(r)
         rows.append({'id':r['id'].removeprefix('v019-'), 'source':r['source'], 'model':r['model'], 'arch':name, **({'quant':q} if q else {}), 'gpu':r['gpu'] if not (r['total_gib'] and d.assumed) else r['total_gib'], 'total_gib':r['total_gib'], 'engine':r['engine'],
-                     'marks':r['marks'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
+                     'marks':r['marks'], 'version_from':r['version_from'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
     return {'what':'public vLLM start-ups: the flags as far as each source states them, what vLLM printed (GiB, tokens, blocks), and the prediction of coefficients fitted without the model family; made by tools/fit_memory.py', 'records':rows,
             'not_scored':[{'id':i,'model':n,'why':why} for i,n,why in bad]}
 

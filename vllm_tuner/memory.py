@@ -105,6 +105,16 @@ class Memory:
     given:bool=False # the cache was given in bytes, not left over
 
     @property
+    def consumed(self)->int: # bytes
+        "Weights and non-torch together: what is printed as consumed memory since 0.27"
+        return self.weights + self.non_torch
+
+    @property
+    def peak_activation(self)->int: # bytes
+        "What this version prints as peak activation: since 0.27 the estimate for graphs is in it"
+        return self.activation + (self.cuda_graph if self.engine and release(self.engine.vllm_version)>=CONSUMED else 0)
+
+    @property
     def outside(self)->int: # bytes
         "What the budget leaves on the card"
         return self.total - self.requested
