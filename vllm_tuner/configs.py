@@ -362,7 +362,7 @@ def layer_kinds(
     if 'sliding_attention' in stated and (not c.int('sliding_window') or not c.flag('use_sliding_window',True)): stated = ['full_attention' if k=='sliding_attention' else k for k in stated]
     return stated
 
-# %% ../nbs/12_configs.ipynb #c022
+# %% ../nbs/12_configs.ipynb #c006
 def _up(c, h): return 'up' in h or c('mlp_hidden_act')=='relu2'
 
 def dense(
@@ -372,7 +372,8 @@ def dense(
 )->Dense:
     "The dense feed-forward of one layer"
     H = c.need('hidden_size')
-    i = width or c.int('dense_intermediate_size') or c.int('intermediate_size_mlp') or c.int('intermediate_size') or 4*H
+    own = c.int('shared_intermediate_size') if 'states' in h else 0  # Granite-4 without experts: the shared feed-forward is the only one
+    i = width or own or c.int('dense_intermediate_size') or c.int('intermediate_size_mlp') or c.int('intermediate_size') or 4*H
     if c.config.get('model_type')=='qwen': i //= 2  # Qwen-1 states both halves of the gate together
     if c.flag('block_auto_adjust_ff_dim'): m = c.int('block_multiple_of',256); i = -(-int(int(2*i/3)*(c.real('block_ffn_dim_multiplier') or 1))//m)*m
     return Dense(i, not _up(c,h), _biases(c,h)[2], extra=(2 if 'xielu' in h else 0)+(i if 'subnorm' in h else 0)+(H if 'down' in h else 0))
@@ -558,7 +559,7 @@ def _dory(c, h, kind, sparse):
 _LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c017
+# %% ../nbs/12_configs.ipynb #c007
 def _group(layers):
     "Equal layers gathered, with the order they stand in"
     kinds = list(dict.fromkeys(layers))
@@ -670,7 +671,6 @@ def _frame(c, h, f):
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)
-    if f.startswith('llama4') and c.flag('use_qk_norm'): custom += (('qk_l2_norm',1),)
     if 'gate_lower_bound' in c.sub('linear_attn_config') or c('kda_lower_bound') is not None: custom += (('gate_lower_bound',1),)
     return {**out, 'extra':extra, 'custom':custom+_unloaded(c,h)}
 

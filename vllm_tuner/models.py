@@ -47,17 +47,6 @@ def _config(i):
         at[key] = _long(v)
     return out
 
-def catalogue()->tuple[str,...]: # ids
-    "Ids of the checkpoints that the package knows, quantised re-releases included"
-    return (*(m[0] for m in _data()[0]['models']), *_data()[0]['variants'])
-
-def search(
-    text:str='', # words that all have to occur in the id
-)->tuple[str,...]: # ids, shortest first
-    "Ids of the catalogue that contain every word"
-    words = text.lower().split()
-    return tuple(sorted((i for i in catalogue() if all(w in i.lower() for w in words)), key=lambda i: (len(i),i.lower())))
-
 # %% ../nbs/13_models.ipynb #c014
 _KEEP = ['lm_head','re:.*\\.gate$','re:.*router.*','re:.*shared_expert_gate$','re:.*visual.*','re:.*vision.*','re:.*audio.*','re:.*projector.*']
 _GLOBS = ['lm_head','*.gate','*router*','*visual*','*vision*','*audio*','*projector*','*.linear_attn.conv1d*']
@@ -86,7 +75,7 @@ PRECISIONS = {
     'bf16': None,
 }
 
-# %% ../nbs/13_models.ipynb #c005
+# %% ../nbs/13_models.ipynb #c019
 _ENDINGS = (
     (r'[-_.]fp8[-_]dynamic', 'fp8-dynamic'), (r'[-_]fp8[-_]block', 'fp8-block'), (r'[-_]fp8[-_](?:kv|static.*|per[-_]?tensor)', 'fp8-static'), (r'[-_.](?:quantized\.)?w8a8(?:[-_]int8|[-_]fp8)?', 'w8a8'), (r'[-_.](?:quantized\.)?w8a16', 'w8a16'),
     (r'[-_.](?:qat[-_])?(?:quantized\.)?w4a16[-_]ct', 'w4a16-g32'), (r'[-_.](?:quantized\.)?w4a16(?:[-_]g128)?', 'w4a16'), (r'[-_]awq(?:[-_](?:int4|4bit|marlin|w4a16|gemm))?', 'awq'), (r'[-_]gptq(?:[-_](?:int8|8bit))', 'gptq-int8'),
@@ -99,9 +88,12 @@ MIRRORS = frozenset('unsloth nousresearch redhatai neuralmagic nm-testing theblo
                     'amead10 ibnzterrell techxgenus study-hjt ise-uiuc jakiaj stelterlab cortecs mobiuslabsgmbh alpindale mlinmg lightseekorg embeddedllm eco-tech modelscope llm-research ai-modelscope vllm-project pytorch'.split())
 _SIBLING = re.compile(r'[-_](?:instruct|chat|base|it|pt|hf|thinking|sft|rl)$', re.I)
 
-def _precision(label, org):
-    "What an FP8 release of this publisher is"
+def _precision(label, name):
+    "What a release with this label from this publisher is"
+    name = name.lower()
+    org = name.split('/')[0] if '/' in name else ''
     if label!='fp8': return 'nvfp4-ct' if label=='nvfp4' and org in ('redhatai','neuralmagic','nm-testing') else label
+    if org=='zai-org' and '/glm-4' in name: return 'fp8-dynamic'  # GLM-4's own releases are compressed-tensors
     return 'fp8-block' if org in _OWN_BLOCKS else 'fp8-modelopt' if org=='nvidia' else 'fp8-static'
 
 def _bare(i): return re.sub(r'^meta-(?=(?:code)?llama)', '', i.split('/')[-1].lower())
@@ -123,7 +115,7 @@ def _one(ids):
 
 def _unrotated(g): return replace(g, mixer=replace(g.mixer, rope=None)) if getattr(g.mixer,'rope',None) else g
 
-# %% ../nbs/13_models.ipynb #c019
+# %% ../nbs/13_models.ipynb #c040
 _ALIASES = {
     'meta-llama/Llama-2-70b-chat-hf':('meta-llama/Llama-2-70b-hf',), 'meta-llama/Llama-2-70b-chat':('meta-llama/Llama-2-70b-hf',), 'meta-llama/Llama-2-13b-chat-hf':('meta-llama/Llama-2-13b-hf',), 'meta-llama/Llama-2-7b-chat-hf':('meta-llama/Llama-2-7b-hf',),
     'deepseek-ai/DeepSeek-R1-Distill-Qwen-7B':('Qwen/Qwen2.5-7B',dict(max_position_embeddings=131072)), 'deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B':('Qwen/Qwen2.5-1.5B',dict(tie_word_embeddings=False, max_position_embeddings=131072)),
@@ -134,13 +126,55 @@ _ALIASES = {
     'Qwen/Qwen2.5-VL-32B-Instruct':('Qwen/Qwen2.5-VL-72B-Instruct',dict(hidden_size=5120, intermediate_size=27648, num_attention_heads=40, num_hidden_layers=64, vision_config=dict(out_hidden_size=5120, intermediate_size=3456))),
     'openai/whisper-medium':('openai/whisper-base',dict(d_model=1024, decoder_attention_heads=16, decoder_ffn_dim=4096, decoder_layers=24, encoder_attention_heads=16, encoder_ffn_dim=4096, encoder_layers=24, num_hidden_layers=24)),
     'Qwen/Qwen2-57B-A14B-Instruct':('Qwen/Qwen1.5-MoE-A2.7B-Chat',dict(hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944, moe_intermediate_size=2560, shared_expert_intermediate_size=20480, num_experts=64, num_experts_per_tok=8)),
+    'deepseek-ai/DeepSeek-R1-0528-Qwen3-8B':('Qwen/Qwen3-8B',dict(max_position_embeddings=131072)), 'deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct':('deepseek-ai/DeepSeek-V2-Lite',), 'deepseek-ai/DeepSeek-Coder-V2-Lite-Base':('deepseek-ai/DeepSeek-V2-Lite',),
+    **{f'deepseek-ai/{n}':('deepseek-ai/DeepSeek-V2-Lite',dict(hidden_size=5120, num_hidden_layers=60, num_attention_heads=128, num_key_value_heads=128, q_lora_rank=1536, n_routed_experts=160, moe_intermediate_size=1536, intermediate_size=12288, topk_group=3, n_group=8))
+       for n in ('DeepSeek-V2','DeepSeek-V2-Chat','DeepSeek-V2.5','DeepSeek-V2.5-1210','DeepSeek-Coder-V2-Instruct')},
+    'moonshotai/Kimi-K2-Instruct-0905':('moonshotai/Kimi-K2-Instruct',dict(max_position_embeddings=262144)), 'moonshotai/Kimi-Dev-72B':('Qwen/Qwen2.5-72B',), 'intfloat/multilingual-e5-large':('BAAI/bge-m3',dict(max_position_embeddings=514)),
+    '01-ai/Yi-1.5-34B':('01-ai/Yi-34B',), '01-ai/Yi-1.5-34B-Chat':('01-ai/Yi-34B',), 'lmsys/vicuna-7b-v1.5':('meta-llama/Llama-2-7b-hf',), 'lmsys/vicuna-13b-v1.5':('meta-llama/Llama-2-13b-hf',), 'huggyllama/llama-7b':('meta-llama/Llama-2-7b-hf',dict(max_position_embeddings=2048)),
+    'HuggingFaceH4/zephyr-7b-beta':('mistralai/Mistral-7B-v0.1',), 'NousResearch/Hermes-3-Llama-3.1-8B':('meta-llama/Llama-3.1-8B',), 'NousResearch/Hermes-3-Llama-3.1-70B':('meta-llama/Llama-3.1-70B',), 'nvidia/Nemotron-3-Super-120B-A12B-NVFP4':('nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-NVFP4',),
+    **{f'ibm-granite/granite-{v}-2b-{k}':('ibm-granite/granite-3.0-8b-base',dict(hidden_size=2048, intermediate_size=8192, head_dim=64, vocab_size=n, max_position_embeddings=131072)) for v,n in (('3.1',49155),('3.2',49155),('3.3',49159)) for k in ('base','instruct')},
+    'mistralai/Mistral-Small-24B-Instruct-2501':('mistralai/Mistral-7B-Instruct-v0.3',dict(hidden_size=5120, intermediate_size=32768, num_hidden_layers=40, head_dim=128, vocab_size=131072)),
+    'Qwen/Qwen2-VL-7B-Instruct':('Qwen/Qwen2.5-VL-7B-Instruct',dict(model_type='qwen2_vl', architectures=['Qwen2VLForConditionalGeneration'], max_position_embeddings=32768, vision_config=dict(depth=32, embed_dim=1280, hidden_size=3584, num_heads=16, mlp_ratio=4, patch_size=14))),
+    'Qwen/Qwen2-VL-72B-Instruct':('Qwen/Qwen2.5-VL-72B-Instruct',dict(model_type='qwen2_vl', architectures=['Qwen2VLForConditionalGeneration'], max_position_embeddings=32768, vision_config=dict(depth=32, embed_dim=1280, hidden_size=8192, num_heads=16, mlp_ratio=4, patch_size=14))),
     'mistralai/Codestral-22B-v0.1':('mistralai/Mistral-7B-Instruct-v0.3',dict(hidden_size=6144, intermediate_size=16384, num_attention_heads=48, num_hidden_layers=56, num_key_value_heads=8)),
 }
-_ALIAS_IDS = {k.lower():k for k in _ALIASES}
+_SEEN = dict(model_type='clip_vision_model', hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336, patch_size=14)
+_OWN = {  # checkpoints that resemble no entry: their own figures, from their public config.json
+    'tiiuae/Falcon-H1-7B-Instruct':dict(model_type='falcon_h1', architectures=['FalconH1ForCausalLM'], hidden_size=3072, intermediate_size=12288, num_hidden_layers=44, num_attention_heads=12, num_key_value_heads=2, head_dim=128, mamba_d_conv=4, mamba_d_head=128, mamba_d_ssm=3072, mamba_d_state=256,
+        mamba_n_groups=1, mamba_n_heads=24, mamba_chunk_size=256, mamba_rms_norm=False, vocab_size=130048, max_position_embeddings=262144, tie_word_embeddings=False),
+    'ibm-granite/granite-4.0-h-small':dict(model_type='granitemoehybrid', architectures=['GraniteMoeHybridForCausalLM'], hidden_size=4096, num_hidden_layers=40, num_attention_heads=32, num_key_value_heads=8, intermediate_size=768, shared_intermediate_size=1536, num_local_experts=72, num_experts_per_tok=10,
+        mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128, mamba_d_conv=4, mamba_n_groups=1, mamba_chunk_size=256, position_embedding_type='nope', layer_types=['attention' if i in (5,15,25,35) else 'mamba' for i in range(40)], vocab_size=100352, max_position_embeddings=131072, tie_word_embeddings=True),
+    'LiquidAI/LFM2-1.2B':dict(model_type='lfm2', architectures=['Lfm2ForCausalLM'], hidden_size=2048, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, intermediate_size=12288, block_auto_adjust_ff_dim=True, block_multiple_of=256, block_ffn_dim_multiplier=1.0, full_attn_idxs=[2,5,8,10,12,14],
+        vocab_size=65536, max_position_embeddings=128000),
+    'moonshotai/Kimi-Linear-48B-A3B-Instruct':dict(model_type='kimi_linear', architectures=['KimiLinearForCausalLM'], linear_attn_config=dict(full_attn_layers=[4,8,12,16,20,24,27], num_heads=32, head_dim=128, short_conv_kernel_size=4), first_k_dense_replace=1, max_position_embeddings=1048576),
+    'mistralai/Pixtral-12B-2409':dict(model_type='pixtral', architectures=['PixtralForConditionalGeneration'], text_config=dict(model_type='mistral', hidden_size=5120, intermediate_size=14336, num_hidden_layers=40, num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=131072,
+        max_position_embeddings=131072, tie_word_embeddings=False), vision_config=dict(model_type='pixtral', hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=1024, patch_size=16)),
+    'llava-hf/llava-1.5-7b-hf':dict(model_type='llava', architectures=['LlavaForConditionalGeneration'], text_config=dict(model_type='llama', hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, vocab_size=32064, max_position_embeddings=4096, tie_word_embeddings=False), vision_config=_SEEN),
+    'llava-hf/llava-v1.6-mistral-7b-hf':dict(model_type='llava_next', architectures=['LlavaNextForConditionalGeneration'], text_config=dict(model_type='mistral', hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=32064, max_position_embeddings=32768,
+        tie_word_embeddings=False, sliding_window=None), vision_config=_SEEN),
+    'Qwen/Qwen3-Omni-30B-A3B-Instruct':dict(model_type='qwen3_omni_moe', architectures=['Qwen3OmniMoeForConditionalGeneration'], thinker_config=dict(model_type='qwen3_omni_moe_thinker',
+        text_config=dict(model_type='qwen3_omni_moe_text', hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4, head_dim=128, num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, intermediate_size=768, vocab_size=152064, max_position_embeddings=65536, tie_word_embeddings=False,
+        rope_scaling=dict(rope_type='default', mrope_section=[24,20,20], mrope_interleaved=True)), vision_config=dict(model_type='qwen3_omni_moe_vision_encoder', depth=27, hidden_size=1152, intermediate_size=4304, num_heads=16, out_hidden_size=2048, patch_size=16, num_position_embeddings=2304, deepstack_visual_indexes=[8,16,24]),
+        audio_config=dict(model_type='qwen3_omni_moe_audio_encoder', d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, output_dim=2048, num_mel_bins=128))),
+}
+_ALIASES.update({'LiquidAI/LFM2.5-1.2B-Instruct':('LiquidAI/LFM2-1.2B',), 'tiiuae/Falcon-H1-7B-Base':('tiiuae/Falcon-H1-7B-Instruct',), 'moonshotai/Kimi-Linear-48B-A3B-Base':('moonshotai/Kimi-Linear-48B-A3B-Instruct',), 'Qwen/Qwen3-Omni-30B-A3B-Thinking':('Qwen/Qwen3-Omni-30B-A3B-Instruct',)})
+_ALIAS_IDS = {k.lower():k for k in (*_ALIASES,*_OWN)}
 
 def _merge(a, b): return {**a, **{k:_merge(a[k],v) if isinstance(v,dict) and isinstance(a.get(k),dict) else v for k,v in b.items()}}
 
-# %% ../nbs/13_models.ipynb #c021
+# %% ../nbs/13_models.ipynb #c043
+def catalogue()->tuple[str,...]: # ids
+    "Ids of the checkpoints that the package knows, quantised re-releases included"
+    return tuple(dict.fromkeys((*(m[0] for m in _data()[0]['models']), *_data()[0]['variants'], *_ALIAS_IDS.values())))
+
+def search(
+    text:str='', # words that all have to occur in the id
+)->tuple[str,...]: # ids, shortest first
+    "Ids of the catalogue that contain every word"
+    words = text.lower().split()
+    return tuple(sorted((i for i in catalogue() if all(w in i.lower() for w in words)), key=lambda i: (len(i),i.lower())))
+
+# %% ../nbs/13_models.ipynb #c044
 def _quantised(config, kind):
     "A config in another precision"
     c = {k:v for k,v in config.items() if k not in ('quantization_config','compression_config')}
@@ -149,11 +183,19 @@ def _quantised(config, kind):
 
 _VARIANTS = {'int4':'w4a16','int8':'w8a8','fp4':'nvfp4','int2/4/8':'w4a16-g32'}
 
+def _labelled(config, name):
+    "A config whose own name promises a precision that the figures at hand leave out"
+    cut = _by_ending(name)
+    if not cut or cut[1]=='bf16' or any('quantization_config' in c for c in (config,config.get('text_config') or {})): return config,name,()
+    kind = _precision(cut[1], name)
+    return _quantised(config,kind),name,(f'{name} is quantised as releases named {kind} are; pass its config.json to be sure',)
+
 def _known(name):
     "The catalogue and the tables of names"
     d,ids,variants = _data()
     key = name.lower()
-    if key in ids: return _config(ids[key]), d['models'][ids[key]][0], ()
+    if key in ids: return _labelled(_config(ids[key]), d['models'][ids[key]][0])
+    if key in _ALIAS_IDS and _ALIAS_IDS[key] in _OWN: return _OWN[_ALIAS_IDS[key]], _ALIAS_IDS[key], ()
     if key in _ALIAS_IDS:
         base,*change = _ALIASES[_ALIAS_IDS[key]]
         found = _lookup(base)
@@ -162,7 +204,7 @@ def _known(name):
         base,label = d['variants'][variants[key]]
         found = _lookup(base)
         kind = _by_ending(name)[1] if _by_ending(name) else label
-        kind = _precision(_VARIANTS.get(kind,kind), key.split('/')[0])
+        kind = _precision(_VARIANTS.get(kind,kind), key)
         return found and (_quantised(found[0], kind), variants[key], (f'{variants[key]} is a re-release of {base} in {label}',))
     return None
 
@@ -186,7 +228,7 @@ def _lookup(name:str):
     cut = _by_ending(name)
     if not cut or not (found := _lookup(cut[0]) or _lookup(cut[0].split('/')[-1])): return None
     config,base,notes = found
-    kind = _precision(cut[1], name.lower().split('/')[0] if '/' in name else '')
+    kind = _precision(cut[1], name)
     said = (f'{name} has the shape of {base}',) if kind=='bf16' else (f'{name} has the shape of {base}, quantised as releases named {kind} are; pass its config.json to be sure',)
     return (config if kind=='bf16' else _quantised(config,kind)), name, notes+said
 
