@@ -7,17 +7,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .defaults import resolve_dtype
-from .layers import MLA, Attention, CrossAttention, Dense, Layers, LinearAttention, Mamba, MoE, ModelArch, param_count, stage_layers
+from .layers import MLA, Attention, CrossAttention, Dense, Layers, LinearAttention, Mamba, MoE, ModelArch, Tower, param_count, stage_layers
 from .quant import Layout, Matrix, Quant, online, stored
-from .units import ceil_div, round_up
+from .units import ceil_div, round_up, show_bytes
 from .versions import release
 
 # %% auto #0
 __all__ = ['HABITS', 'PARTS', 'has', 'Split', 'padding', 'split', 'attention', 'latent', 'grouped', 'indexer', 'mamba',
            'linear_attention', 'cross', 'mixer', 'dense', 'experts', 'mixture', 'feed_forward', 'layer', 'ends',
            'Stage', 'stage', 'layout_of', 'label', 'layers_bytes', 'rope_bytes', 'scale_bytes', 'trinkets',
-           'buffer_bytes', 'tower_bytes', 'weight_parts', 'weight_bytes', 'plot_parts', 'relayout', 'absorbed',
-           'adapter_elements', 'lora_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
+           'buffer_bytes', 'towers_of', 'tower_bytes', 'weight_parts', 'weight_bytes', 'plot_parts', 'relayout',
+           'absorbed', 'adapter_elements', 'lora_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
 
 # %% ../nbs/20_weights.ipynb #c061
 _EVERY = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory FalconF FalconM Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro InternS2 MiniCPMV4 IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
@@ -36,6 +36,7 @@ HABITS = {
     'pooler with a head':'LlamaModel MistralModel Qwen2Model JinaEmbeddingsV5Model',  # made from classes that have one
     'deep features of images':'Qwen3VL Qwen3OmniMoe',         # of three of the encoder's layers, added to the first layers
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
+    'encoder sees videos, too':'Qwen Intern GlmOcr Glm4 Keye MiniCPMV Molmo2 Ovis2_5 LlavaOnevision MuseGlimmer Phi4MM HCXVision OpenPangu MiMoV2Omni NemotronH_Nano Gemma4',
     'encoder is whole':'Gemma4',                              # the Transformers library's own modules
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
 }
@@ -406,18 +407,28 @@ def _tower_tables(name, t, b):
     if t.kind!='image': return 0
     if name.startswith(('Qwen2VL','Qwen2_5_VL','Qwen3VL','Qwen3_5')): return 8192*(head//2)*b
     if name.startswith(('Mistral3','Pixtral')): return 4*head
+    if name.startswith(('Gemma3','PaliGemma','LlavaFor')): return 8*t.patches
     if name.startswith('Llama4'): return (t.patches//17)*(head//2)*8
     if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4) + (2*t.hidden if t.hidden>1024 else 28*t.layers)*b  # the small ones clip, the large ones standardise
     return 4*t.hidden*b if name.startswith('Kimi') else 0
+
+def towers_of(
+    st:Stage, # the stage
+    engine,   # `Engine`
+)->list[Tower]:
+    "The encoders that a stage builds; not those whose every modality is limited to no item (`interfaces.py:_mark_tower_model`)"
+    if engine.language_model_only or not st.first and st.version>=(0,33,0): return []
+    limit = dict(engine.limit_mm_per_prompt or ())
+    kinds = lambda t: (t.kind,'video') if t.kind=='image' and has(st.arch,'encoder sees videos, too') else (t.kind,)
+    return [t for t in st.arch.towers if not all(limit.get(k)==0 for k in kinds(t))]
 
 def tower_bytes(
     st:Stage, # the stage
     engine,   # `Engine`
 )->int:
     "Bytes of the encoders beside the language model"
-    if engine.language_model_only or not st.first and st.version>=(0,33,0): return 0
     tp = 1 if has(st.arch,'encoder is whole') else st.split.tp
-    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(st.size*(n//tp if how=='tp' else n) for how,n in t.detail or (('all',t.params),)) for t in st.arch.towers)
+    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(st.size*(n//tp if how=='tp' else n) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
 
 # %% ../nbs/20_weights.ipynb #c031
 def _outside(arch, s):
