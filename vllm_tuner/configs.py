@@ -559,14 +559,7 @@ def _dory(c, h, kind, sparse):
 _LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c007
-def _group(layers):
-    "Equal layers gathered, with the order they stand in"
-    kinds = list(dict.fromkeys(layers))
-    order = tuple(kinds.index(l) for l in layers)
-    groups = tuple(replace(k, n=order.count(i)) for i,k in enumerate(kinds))
-    return groups, () if list(order)==sorted(order) else order
-
+# %% ../nbs/12_configs.ipynb #c019
 _TEXT = ('text_config','llm_config','language_config','text_model_config','lm_config','language_model_config')
 
 def text_part(
@@ -579,60 +572,7 @@ def text_part(
     if inner is None: return whole
     return {**{k:w[k] for w in (config,whole) for k in ('tie_word_embeddings','torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('tie_word_embeddings','torch_dtype','dtype')}}
 
-def _all_layers(c, h, f):
-    blocks = (c('hybrid_override_pattern') or c.seq('layers_block_type') or c.seq('layer_types')) if f.startswith('nemotron_h') else ()
-    L = len(blocks) if isinstance(blocks,(str,tuple)) and blocks else c.int('decoder_layers') or c.need('num_hidden_layers')
-    if f=='longcat_flash': L = 2*(c.int('num_layers') or L//2)
-    kinds,sparse,build = layer_kinds(c,h,L),sparse_layers(c,L),_LAYERS.get(f,plain_layer)
-    out = []
-    for i in range(L): c.layer = i; out.append(build(c,h,kinds[i],sparse[i]))
-    c.layer = 0
-    return out
-
-def _draft(c, h, f, layers):
-    "Layers that predict further tokens: like the last layer, with a projection of state and embedding"
-    n = c.int('num_nextn_predict_layers') or (1 if f=='qwen3_next' else 0)
-    if not n: return ()
-    H,words = c.need('hidden_size'),[_SPELT.get(w,w) for w in c.seq('mtp_layers_block_type') if isinstance(w,str)]
-    if words: made = [_single(c,h,w,True) for w in words]
-    else:
-        full = [l for l in layers if isinstance(l.mixer,(Attention,MLA))]
-        if not full: return ()
-        c.layer = len(layers)
-        made = [_LAYERS[f](c,h,'compressed',True) if f=='deepseek_v4' else full[-1]]
-        c.layer = 0
-    made[0] = replace(made[0], norms=made[0].norms+3, extra=made[0].extra+2*H*H)
-    return tuple(replace(l, n=n) for l in made)
-
-_PLAIN_FAMILIES = frozenset('kimi_k2 kimi_k25 kimi_k3 kimi_vl deepseek deepseek_vl_v2 minicpm minicpmv minicpmo internlm internlm2 internlm3 baichuan yi aquila xverse telechat2 telechat3 teleflm solar decilm step1 step3_text step3_vl dots1 bailing_moe '
-                            'ernie4_5 phi4mm phi3_v phi3small molmo ovis internvl_chat h2ovl_chat eagle_2_5_vl granite granitemoe'.split())
-_SHAPES = re.compile(r'dim|size|head|layer|expert|rank|width|state|kernel|group|window|pattern|interval|period|freq|ratio|moe|mixer|block|conv|share|compress|sparse|latent|^n_|^num_|loop|depth')
-_NO_SHAPE = re.compile(r'token|_ids?$|eps|dropout|init|std|_act|activation|version|loss|coef|prob|theta|mscale|beta|cache|label|train|template|image|video|pad|position_|^max_|norm_topk|topk_method|scor|n_group|topk_group|quant|pretraining|rope_')
-
-def _unread(c):
-    "Keys that look as if they shaped the model, and that no rule has asked for"
-    looks = lambda k,v: _SHAPES.search(k) and not _NO_SHAPE.search(k) and (v is True or isinstance(v,int) and v>1 or isinstance(v,(list,dict)) and len(v)>0)
-    return tuple(sorted(k for k,v in c.config.items() if isinstance(k,str) and k not in c.seen and looks(k,v)))
-
-def _remarks(c, f, cls):
-    "What the reader should know of a family that was never seen, and the keys that were passed over"
-    if f in _HABITS or f in _LAYERS or f in _PLAIN_FAMILIES or defaults(f) or defaults(f+'_text') or re.match(r'(Llama|Mistral|Qwen2|Mixtral|DeepseekV3)ForCausalLM', cls): return (),()
-    like = 'deepseek_v3' if c.int('kv_lora_rank') else 'a hybrid of attention and states' if c.int('mamba_heads') or c.int('mamba_state') or c.int('linear_num_value_heads') else 'qwen3_moe' if (c.int('experts') or 0)>1 else 'llama'
-    keys = _unread(c)
-    return keys,(f"model_type {f[:60]!r} is not known to this version; it is read by its keys, as {like}" + (f'; not understood: {", ".join(keys[:12])}' if keys else '') + '. Compare the parameter count with that of the checkpoint.',)
-
-def _max_len(c):
-    "The smallest context that a key states (vllm 0.33 `derive_max_model_len_and_key`)"
-    keys = ('max_position_embeddings','n_positions','max_seq_len','seq_length','max_target_positions','max_sequence_length','max_seq_length','seq_len')
-    n = c.int('model_max_length')
-    return n or min((v for k in keys if (v := c.int(k))), default=None)
-
-def _dtype(c):
-    d = str(c('dtype') or c('torch_dtype') or 'bfloat16').removeprefix('torch.').lower()
-    d = {'half':'float16','fp16':'float16','bf16':'bfloat16','float':'float32','fp32':'float32','auto':'bfloat16','float64':'float32','double':'float32','float8_e4m3fn':'bfloat16'}.get(d,d)
-    if d not in ('bfloat16','float16','float32'): raise ValueError(f'dtype is {d[:40]!r} in this config but vLLM serves bfloat16, float16 or float32; correct config.json')
-    return d
-
+# %% ../nbs/12_configs.ipynb #c026
 def _per_layer_inputs(c, f):
     "Gemma-3n and -4: a second table of embeddings, one slice per layer; streams that Gemma-3n mixes"
     p = c.int('hidden_size_per_layer_input')
@@ -656,6 +596,14 @@ def _zamba2_shared(c):
     d,kv = c.int('attention_head_dim') or 2*H//n,c.int('num_key_value_heads') or n
     return (c.int('num_mem_blocks') or 1)*(2*H*(n+2*kv)*d + n*d*H + 3*H*i + 3*H)
 
+def _unloaded(c, h):
+    "Parameters of an encoder's checkpoint that vLLM leaves out: the pooler of BERT, the head of a masked language model"
+    cls,H = str((c.config.get('architectures') or [''])[0]),c.need('hidden_size')
+    if 'enc' not in h: return ()
+    if cls in ('BertModel','XLMRobertaModel','RobertaModel','CamembertModel'): return (('not_loaded',H*H+H),)
+    if not cls.endswith('ForMaskedLM'): return ()
+    return (('not_loaded', H*H + c.need('vocab_size') + (H if 'mod3' in h else 3*H)),)
+
 def _frame(c, h, f):
     "What a model has outside its layers"
     H = c.need('hidden_size')
@@ -674,13 +622,72 @@ def _frame(c, h, f):
     if 'gate_lower_bound' in c.sub('linear_attn_config') or c('kda_lower_bound') is not None: custom += (('gate_lower_bound',1),)
     return {**out, 'extra':extra, 'custom':custom+_unloaded(c,h)}
 
-def _unloaded(c, h):
-    "Parameters of an encoder's checkpoint that vLLM leaves out: the pooler of BERT, the head of a masked language model"
-    cls,H = str((c.config.get('architectures') or [''])[0]),c.need('hidden_size')
-    if 'enc' not in h: return ()
-    if cls in ('BertModel','XLMRobertaModel','RobertaModel','CamembertModel'): return (('not_loaded',H*H+H),)
-    if not cls.endswith('ForMaskedLM'): return ()
-    return (('not_loaded', H*H + c.need('vocab_size') + (H if 'mod3' in h else 3*H)),)
+# %% ../nbs/12_configs.ipynb #c043
+def _draft(c, h, f, layers):
+    "Layers that predict further tokens: like the last layer, with a projection of state and embedding"
+    n = c.int('num_nextn_predict_layers') or (1 if f=='qwen3_next' else 0)
+    if not n: return ()
+    H,words = c.need('hidden_size'),[_SPELT.get(w,w) for w in c.seq('mtp_layers_block_type') if isinstance(w,str)]
+    if words: made = [_single(c,h,w,True) for w in words]
+    else:
+        full = [l for l in layers if isinstance(l.mixer,(Attention,MLA))]
+        if not full: return ()
+        c.layer = len(layers)
+        made = [_LAYERS[f](c,h,'compressed',True) if f=='deepseek_v4' else full[-1]]
+        c.layer = 0
+    made[0] = replace(made[0], norms=made[0].norms+3, extra=made[0].extra+2*H*H)
+    return tuple(replace(l, n=n) for l in made)
+
+# %% ../nbs/12_configs.ipynb #c053
+_PLAIN_FAMILIES = frozenset('kimi_k2 kimi_k25 kimi_k3 kimi_vl deepseek deepseek_vl_v2 minicpm minicpmv minicpmo internlm internlm2 internlm3 baichuan yi aquila xverse telechat2 telechat3 teleflm solar decilm step1 step3_text step3_vl dots1 bailing_moe '
+                            'ernie4_5 phi4mm phi3_v phi3small molmo ovis internvl_chat h2ovl_chat eagle_2_5_vl granite granitemoe'.split())
+
+_SHAPES = re.compile(r'dim|size|head|layer|expert|rank|width|state|kernel|group|window|pattern|interval|period|freq|ratio|moe|mixer|block|conv|share|compress|sparse|latent|^n_|^num_|loop|depth')
+
+_NO_SHAPE = re.compile(r'token|_ids?$|eps|dropout|init|std|_act|activation|version|loss|coef|prob|theta|mscale|beta|cache|label|train|template|image|video|pad|position_|^max_|norm_topk|topk_method|scor|n_group|topk_group|quant|pretraining|rope_')
+
+def _unread(c):
+    "Keys that look as if they shaped the model, and that no rule has asked for"
+    looks = lambda k,v: _SHAPES.search(k) and not _NO_SHAPE.search(k) and (v is True or isinstance(v,int) and v>1 or isinstance(v,(list,dict)) and len(v)>0)
+    return tuple(sorted(k for k,v in c.config.items() if isinstance(k,str) and k not in c.seen and looks(k,v)))
+
+def _remarks(c, f, cls):
+    "What the reader should know of a family that was never seen, and the keys that were passed over"
+    if f in _HABITS or f in _LAYERS or f in _PLAIN_FAMILIES or defaults(f) or defaults(f+'_text') or re.match(r'(Llama|Mistral|Qwen2|Mixtral|DeepseekV3)ForCausalLM', cls): return (),()
+    like = 'deepseek_v3' if c.int('kv_lora_rank') else 'a hybrid of attention and states' if c.int('mamba_heads') or c.int('mamba_state') or c.int('linear_num_value_heads') else 'qwen3_moe' if (c.int('experts') or 0)>1 else 'llama'
+    keys = _unread(c)
+    return keys,(f"model_type {f[:60]!r} is not known to this version; it is read by its keys, as {like}" + (f'; not understood: {", ".join(keys[:12])}' if keys else '') + '. Compare the parameter count with that of the checkpoint.',)
+
+# %% ../nbs/12_configs.ipynb #c055
+def _max_len(c):
+    "The smallest context that a key states (vllm 0.33 `derive_max_model_len_and_key`)"
+    keys = ('max_position_embeddings','n_positions','max_seq_len','seq_length','max_target_positions','max_sequence_length','max_seq_length','seq_len')
+    n = c.int('model_max_length')
+    return n or min((v for k in keys if (v := c.int(k))), default=None)
+
+def _dtype(c):
+    d = str(c('dtype') or c('torch_dtype') or 'bfloat16').removeprefix('torch.').lower()
+    d = {'half':'float16','fp16':'float16','bf16':'bfloat16','float':'float32','fp32':'float32','auto':'bfloat16','float64':'float32','double':'float32','float8_e4m3fn':'bfloat16'}.get(d,d)
+    if d not in ('bfloat16','float16','float32'): raise ValueError(f'dtype is {d[:40]!r} in this config but vLLM serves bfloat16, float16 or float32; correct config.json')
+    return d
+
+# %% ../nbs/12_configs.ipynb #c057
+def _group(layers):
+    "Equal layers gathered, with the order they stand in"
+    kinds = list(dict.fromkeys(layers))
+    order = tuple(kinds.index(l) for l in layers)
+    groups = tuple(replace(k, n=order.count(i)) for i,k in enumerate(kinds))
+    return groups, () if list(order)==sorted(order) else order
+
+def _all_layers(c, h, f):
+    blocks = (c('hybrid_override_pattern') or c.seq('layers_block_type') or c.seq('layer_types')) if f.startswith('nemotron_h') else ()
+    L = len(blocks) if isinstance(blocks,(str,tuple)) and blocks else c.int('decoder_layers') or c.need('num_hidden_layers')
+    if f=='longcat_flash': L = 2*(c.int('num_layers') or L//2)
+    kinds,sparse,build = layer_kinds(c,h,L),sparse_layers(c,L),_LAYERS.get(f,plain_layer)
+    out = []
+    for i in range(L): c.layer = i; out.append(build(c,h,kinds[i],sparse[i]))
+    c.layer = 0
+    return out
 
 def _parse(config, name):
     t = text_part(config)
