@@ -310,7 +310,7 @@ def _named(name:str)->ModelArch:
     config,why = _from_hub(name)
     if config: return _noted(from_config(config, name), ('read from the hub',))
     close = nearest(name)
-    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
+    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '.') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
 
 def _noted(a, notes): return replace(a, notes=(*a.notes,*notes)) if notes else a
 
