@@ -720,7 +720,7 @@ def from_config(
     except (TypeError,KeyError,AttributeError,IndexError,ZeroDivisionError,OverflowError,RecursionError) as ex:
         raise ValueError(f'this config cannot be read: a key holds a value of the wrong kind ({type(ex).__name__}: {" ".join(str(ex).split())[:100]}); compare it with the config.json of the original model') from ex
 
-# %% ../nbs/12_configs.ipynb #c018
+# %% ../nbs/12_configs.ipynb #c007
 _COLOURS = {'full attention':BLUE, 'window or chunk':SKY, 'latent attention':PURPLE, 'state space':GREEN, 'linear attention':YELLOW, 'cross attention':RED, 'none':'#EEEEEE', 'dense':GREY, 'mixture':ORANGE}
 
 def mixer_word(
@@ -738,7 +738,7 @@ def plot_layers(
     from matplotlib.patches import Patch
     ax = ax or new_axes(8.5, .5*len(archs)+1.3)
     words = lambda g: (mixer_word(g.mixer), {Dense:'dense',MoE:'mixture'}.get(type(g.ffn),'none'))
-    for y,(name,a) in enumerate(archs.items()):
+    for y,a in enumerate(archs.values()):
         for half in (0,1):
             ax.bar(range(a.n_layers), [.38]*a.n_layers, bottom=[y-.4+.41*half]*a.n_layers, width=.92, align='edge', color=[_COLOURS[words(a.groups[k])[half]] for k in a.layer_kinds])
     ax.set(yticks=range(len(archs)), yticklabels=list(archs), xlabel='layer', ylim=(len(archs)-.4,-.6)); ax.grid(False)

@@ -215,7 +215,7 @@ class ModelArch:
     tied:bool                         # `lm_head` is the embedding
     max_len:int|None                  # longest context the config states, tokens; `None` if it states none
     dtype:str                         # 'bfloat16', 'float16', 'float32': what the checkpoint says
-    quant:'Quant|None'                # how its weights are quantised, `None` for plain
+    quant:object|None                 # `Quant`: how its weights are quantised, `None` for plain
     groups:tuple[Layers,...]          # the distinct layer shapes
     towers:tuple[Tower,...]=()        # encoders beside it
     order:tuple[int,...]=()           # for each layer the index of its shape in `groups`; () when each group follows the other
