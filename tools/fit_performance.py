@@ -14,7 +14,7 @@ that schedule frozen a metric is a smooth function of the coefficients, so a dam
 repeat until nothing moves. Coefficients are logarithms with a normal prior around kernel-level measurements; a robust loss keeps
 single odd points from steering.
 """
-import argparse, json, re, sys, warnings
+import argparse, json, re, warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
-from vllm_tuner.flags import read_command
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy, simulate
@@ -310,7 +309,7 @@ DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.2),('expert_read:{f}@{a}',.3
 def parameters(bench):
     "Names, prior values and standard deviations: the shipped ones, and the deviations that the data can speak about"
     names = {k:(v['prior'],v['sd'],v['what']) for k,v in shipped()['coefficients'].items() if not v.get('deviation')}
-    for l,d,e,*_ in bench.groups:
+    for l,d,*_ in bench.groups:
         a = architecture(d)
         fams = [('dense',m.family) for m in l.dense]+[('expert',r.family) for r in l.routed]
         for pattern,sd in DEVIATIONS:

@@ -415,7 +415,8 @@ def _clock(l, t, d, e):
     eff = lambda what,f: efficiency(t, what, f, d)
     whole = t.get(f'gpu@{d.name}',1.)   # what is particular to this GPU
     bw,half,tp = d.bandwidth/whole,d.flops('bf16')/whole,e.tensor_parallel_size
-    peak = lambda f: d.flops(unit(f, d.capability))/whole
+    old = t['math_old'] if release(e.vllm_version)<(0,12,0) else 1.
+    peak = lambda f: d.flops(unit(f, d.capability))*old/whole
     kv_eff,mla = min(.97, t['kv']*t.get(f'kv@{architecture(d)}',1.)), t['mla']
     experts = tuple((r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.experts, r.topk, r.ranks, r.replicas, r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))) for r in l.routed)
     prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)
