@@ -164,5 +164,5 @@ def plot_graphs(
             ax.barh(y, k[name]*x/1024, left=left, color=colour, label=names[name] if not y else None, height=.6)
             left += k[name]*x/1024
     ax.set_yticks(range(len(models)), list(models)); ax.invert_yaxis(); ax.set_xlabel('GiB taken on one rank')
-    ax.legend(frameon=False, fontsize=7.5, ncols=3, loc='upper center', bbox_to_anchor=(.5,-.35))
+    ax.legend(frameon=False, fontsize=7.5, ncols=3, loc='upper center', bbox_to_anchor=(.5,-.2))
     return ax
