@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 import numpy as np
 from fit_performance import Bench, Fit, freeze, read
-from vllm_tuner.serving import SPREAD, spreads
-from vllm_tuner.step_time import PUBLIC, step_time
+from vllm_tuner.serving import spreads
+from vllm_tuner.step_time import PUBLIC
 
 TPOT = ('tpot_mean','tpot_p50','itl_mean','itl_p50')  # the first that was measured stands for time per token
 
@@ -59,7 +59,7 @@ def rows(cases):
         key = (r['model'], r['quant'] or '', r['gpu'], c.lab, w['dataset'], w['input_len'], w['output_len'], r['vllm_version'] or '')
         cfg = {k:v for k,v in dict(tp=r['tp'], pp=r['pp'], dp=r['dp'], ep=r['ep'] or None, users=r['max_concurrency'], rate=None if r['request_rate']=='inf' else r['request_rate'], max_num_seqs=r['max_num_seqs'],
                                    max_num_batched_tokens=r['max_num_batched_tokens'], kv_cache_dtype=r['kv_cache_dtype'], enforce_eager=r['enforce_eager'] or None, gpus=p[2]).items() if v is not None}
-        sd = dict(spreads(c.arch, c.device, c.engine, f.run, PUBLIC) or ()).get('tpot_ms', SPREAD['tpot_ms'])
+        sd = dict(spreads(c.device, f.run, PUBLIC))['tpot_ms']
         groups[key].setdefault(json.dumps(cfg), dict(config=cfg, tpot=[round(float(x),3) for x in p[0]], throughput=[round(float(x),2) for x in p[1]], spread=round(float(sd),3)))
     return [dict(model=k[0], quant=k[1], gpu=k[2], source=k[3], workload=f'{k[4][:40]} {k[5]:g}/{k[6]:g}', version=k[7], points=list(v.values())) for k,v in sorted(groups.items(), key=lambda kv: tuple(map(str,kv[0]))) if len(v)>1]
 

@@ -221,7 +221,7 @@ def worth(
     if over>0: return -over
     return 1e3/max(m.figure('e2e_ms') or 1e9, 1e-9) if objective=='latency' else m.output_tokens_per_second
 
-DOUBT = .8  # spreads of benefit of the doubt: what may keep a limit is worth a trial; nbs/accuracy/decisions.ipynb
+DOUBT = .5  # spreads of benefit of the doubt: what may keep a limit is worth a trial; nbs/accuracy/decisions.ipynb
 
 def hoped(
     c:Candidate,           # not tried yet
