@@ -194,7 +194,11 @@ def ranked(
     money = lambda l: l.dollars_per_hour or l.gpus+l.idle
     best = (max(l.throughput for l in ok), min(l.prediction.e2e_ms.mean for l in ok), max(l.candidate.concurrency for l in ok), max(l.throughput/money(l) for l in ok))
     rated = [replace(l, score=float(scores(objective, target, params, l.throughput, l.prediction.e2e_ms.mean, l.prediction.graph_coverage, l.candidate.concurrency, money(l), best))) if l.prediction else l for l in ls]
-    return tuple(sorted(rated, key=lambda l: (not l.prediction, l.candidate.excess if l.candidate else math.inf, -round(l.score,3), l.engine.world_size*l.engine.data_parallel_size)))
+    return tuple(sorted(rated, key=_order))
+
+def _order(l:Layout):
+    "Sound before unsound before impossible; by score to the hundredth, then replicas within one machine, then the faster answer"
+    return (not l.prediction, round(l.candidate.excess,3) if l.candidate else math.inf, -round(l.score,2), l.nodes_per_replica, l.prediction.e2e_ms.mean if l.prediction else 0.)
 
 # %% ../nbs/44_cluster.ipynb #c016
 def plot_layouts(
@@ -223,6 +227,7 @@ class ClusterPlan:
     workload:WorkloadProfile   # the whole of it
     alternatives:tuple[Layout,...]=()  # everything that was tried, best first
     recommendations:tuple[str,...]=()  # what to do, what to know
+    cheapest:bool=False        # as few nodes as carry the load were taken
 
     @property
     def total_throughput(self)->float: # output tokens per second
@@ -316,7 +321,7 @@ def plan_cluster(
     if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])
     shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
     plans = [search(arch, linked(l.node,l.engine), portion(workload,s), l.engine, params, objective, slo, l.gpus, (), (), prices, simulations) for l,s in zip(parts,shares)]
-    out = ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), slo, workload, every)
+    out = ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), slo, workload, every, cheapest=few is not None)
     return replace(out, recommendations=_advice(out, fleet, spare))
 
 def portion(
@@ -336,6 +341,9 @@ def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
     if sum(l.nodes for l in p.layouts)>1 or any(l.replicas>1 for l in p.layouts):
         left = p.survives(max(1,spare))
         out.append(f'with {max(1,spare)} node(s) down the rest carries {left:.0%} of ' + ('the load' if rate else 'the capacity') + ('' if left>=1 or not rate else ': requests will queue'))
-    out += [f'{n.name} x {k} serves nothing: no layout starts on it' for n,k in fleet if not any(l.node==n for l in p.layouts) and not any(l.node==n and l.prediction for l in p.alternatives)]
+    for n,k in fleet:
+        if any(l.node==n for l in p.layouts): continue
+        some = any(l.node==n and l.prediction for l in p.alternatives)
+        out.append(f'{k} x {n.name} serves nothing: ' + ('no layout starts on it' if not some else 'it is not needed' if p.cheapest else 'within the limits it carries too little to matter'))
     out += [f'{l.node.name}: limit missed: {b}' for l,q in zip(p.layouts,p.plans) for b in q.broken]
     return tuple(out)
