@@ -29,7 +29,9 @@ HABITS = {
     'fp32 router':'Glm4Moe Glm4v HYV3 Step3p5 MiniMaxM2 MiMoV2 BailingMoeV Param2 Afmoe Ernie4_5_Moe Ernie4_5_VL SarvamMoE',  # `params_dtype=torch.float32`
     'score correction':'Glm4Moe Glm4v NemotronH SolarOpen Ernie4_5 Laguna Longcat MiMoV2 ExaoneMo Afmoe HYV3 AliceAI',      # whatever the config says
     'router may be quantised':'Qwen3Moe Qwen3VLMoe Qwen3OmniMoe Lfm2Moe K2Horizon',                                        # given the `quant_config`
+    'shared experts whole where sequences are spread':'AXK1 Deepseek Kimi GlmMoeDsa Glm5Next Llama4 NemotronH Pangu OpenPangu Qwen3Next Qwen3_5 MistralLarge3 Dots3',  # `is_sequence_parallel`
     'norms over all heads are divided':'MiniMax',
+    'windows rotate on their own':'Gemma3',                  # another base, though a config may be silent about it
     'runs on transformers':'Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
     'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
     'embedding is whole':'Whisper',
@@ -64,6 +66,7 @@ class Split:
     gate:str='plain'    # kind of the router's matrix: a few classes let checkpoints quantise it
     corrected:bool=False# routers have a score correction
     norms:int=1         # ranks that share norms over all heads
+    vocab:int=0         # rows kept for words that adapters add, releases before 0.12
 
 # %% ../nbs/20_weights.ipynb #c080
 def padding(
@@ -85,10 +88,10 @@ def split(
     "The layout of an engine"
     tp,dp,v = engine.tensor_parallel_size,engine.data_parallel_size,engine.vllm_version
     wide,ep = tp*dp*engine.prefill_context_parallel_size, engine.enable_expert_parallel
-    shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) else tp
+    shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) and has(arch,'shared experts whole where sequences are spread') else tp
     router = 4 if has(arch,'fp32 router') else 0
     return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if has(arch,'router may be quantised') else 'plain',
-                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1)
+                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0)
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def _linear(out, in_, *names, parts=0, bias=False, row=False, kind='linear'):
@@ -260,7 +263,7 @@ def ends(
     last:bool=True, # last stage
 )->list[Matrix]:
     "Embedding, final norms and head of a stage"
-    rows,wide,norms = round_up(arch.vocab,64)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
+    rows,wide,norms = (round_up(arch.vocab,64)+s.vocab)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
     head,early = arch.head or has(arch,'pooler with a head'), first or has(arch,'embedding on every stage')
     table = Matrix(arch.vocab if has(arch,'embedding is whole') else rows, wide, ('embed_tokens',), kind='embedding')  # Whisper's is a plain one, whole on every rank
     bert = has(arch,'positions are a vocabulary')
@@ -360,6 +363,7 @@ def rope_bytes(
     "Bytes of the rotary tables"
     pairs = {(r,bool(getattr(g.mixer,'window',None)) and bool(st.arch.order)) for g in st.groups for r in _ropes(g.mixer)}
     if has(st.arch,'runs on transformers') and st.version>=(0,30,0): return sum(4*r.dim for r,_ in pairs)
+    if has(st.arch,'windows rotate on their own'): return sum(r.size for r,_ in pairs)*st.size
     second = {replace(r,key='indexer') for g in st.groups if _sparse(g.mixer) and has(st.arch,'rope of the indexer') for r in _ropes(g.mixer)}
     return sum(r.size for r in {r for r,_ in pairs}|second)*(4 if has(st.arch,'fp32 rope') else st.size)
 
