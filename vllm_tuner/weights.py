@@ -416,6 +416,12 @@ def _tower_tables(name, t, b):
     if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4) + (2*t.hidden if t.hidden>1024 else 28*t.layers)*b  # the small ones clip, the large ones standardise
     return 4*t.hidden*b if name.startswith('Kimi') else 0
 
+def _implied(arch):
+    "Encoders of fixed size that a class builds though the config is silent: MobileNet-V5 and the speech encoder of Gemma-3n"
+    if arch.architecture!='Gemma3nForConditionalGeneration': return ()
+    H = arch.hidden
+    return (Tower('image', 294_393_152+2049*H, detail=(('all',294_393_152+H),('tp',2048*H))), Tower('audio', 681_573_760+1537*H, detail=(('all',681_573_760+H),('tp',1536*H))))
+
 def towers_of(
     st:Stage, # the stage
     engine,   # `Engine`
@@ -424,7 +430,7 @@ def towers_of(
     if engine.language_model_only or not st.first and st.version>=(0,33,0): return []
     limit = dict(engine.limit_mm_per_prompt or ())
     kinds = lambda t: (t.kind,'video') if t.kind=='image' and has(st.arch,'encoder sees videos, too') else (t.kind,)
-    return [t for t in st.arch.towers if not all(limit.get(k)==0 for k in kinds(t))]
+    return [t for t in st.arch.towers or _implied(st.arch) if not all(limit.get(k)==0 for k in kinds(t))]
 
 def tower_bytes(
     st:Stage, # the stage
@@ -436,9 +442,10 @@ def tower_bytes(
 
 # %% ../nbs/20_weights.ipynb #c031
 def _outside(arch, s):
-    "Parameters outside layers; the projection of per-layer inputs is divided"
-    ple = dict(arch.custom).get('ple_width',0)*arch.hidden
-    return arch.extra - ple + ple//s.tp
+    "Parameters outside layers; the projections of per-layer inputs are divided"
+    w,H = dict(arch.custom).get('ple_width',0),arch.hidden
+    norm = (arch.extra-w*H)%(H*H)
+    return norm + (arch.extra-norm)//s.tp if w else arch.extra
 
 def weight_parts(
     arch:ModelArch, # the checkpoint
