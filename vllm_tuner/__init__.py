@@ -19,7 +19,7 @@ _HOME = {
     'engine': 'Engine Speculative AutotuningParameters',
     'flags': 'read_command to_flags',
     'intake': 'read_config',
-    'weights': 'params weight_bytes',
+    'weights': 'params weight_bytes weight_parts resident_bytes plot_parts',
     'kv_cache': 'KVPlan kv_plan',
     'profiler': 'activation_bytes',
     'cuda_graphs': 'graph_bytes coverage',
