@@ -49,13 +49,13 @@ def planned(a:Ask, s:Subject, w): # `Plan`
     from vllm_tuner.optimizer import search
     allow,e,gpus = tuple(x.strip() for text in a.opt.allow for x in text.split(',') if x.strip()),s.engine,cards(a)[0]
     if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
-    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, **(dict(siblings=siblings(s.name)) if 'quantized' in allow else {}))
+    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, siblings(s.name))
     return replace(p, model=s.name) if p.arch==s.arch else p
 
 def siblings(name:str)->tuple: # `ModelArch` each
     "Re-releases of a model in fewer bits that the catalogue knows"
-    from vllm_tuner import models
-    return models.siblings(name) if hasattr(models,'siblings') else ()
+    from vllm_tuner.models import arch, card, search
+    return tuple(arch(i) for i in search(name.rstrip('/').split('/')[-1]) if card(i).base.lower()==name.lower() and arch(i).quant)
 
 @command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
 def plan(a:Ask)->Answer:
@@ -129,20 +129,28 @@ def _matching(names, words, key=str): return [n for n in names if all(w.lower() 
 @command('[WORDS]', 'vllm-tuner models qwen3')
 def models(a:Ask)->Answer:
     "search the catalogue of models, or show one"
-    from vllm_tuner.models import arch, catalogue
-    from vllm_tuner.weights import params
-    hits = _matching(catalogue(), a.words)
-    if len(a.words)==1 and (not hits or a.words[0] in hits): return _one_model(a.words[0], arch(a.words[0]), params)
-    if not hits: raise ValueError(f"no model of the catalogue has all of {' '.join(a.words)[:60]!r} in its name")
-    found = [(i,x,params(x)) for i in hits for x in (arch(i),)]
-    rows = tuple((i, show_count(n), f'{x.max_len:,}' if x.max_len else '–', x.quant.method if x.quant else x.dtype) for i,x,n in found)
-    return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','weights'), rows, align='lrrl'),)), [dict(model=i, parameters=n, max_len=x.max_len, dtype=x.dtype) for i,x,n in found])
+    from vllm_tuner.models import arch, card, search
+    hits = search(' '.join(a.words))
+    if len(a.words)==1 and (not hits or a.words[0] in hits): return _one_model(a.words[0], arch(a.words[0]), hits)
+    if not hits: raise ValueError(f"no model of the catalogue has all of {' '.join(a.words)[:60]!r} in its name; `vllm-tuner models` lists them, and any folder or config.json will do")
+    cards = [card(i) for i in hits]
+    rows = tuple((c.id, show_count(c.params), f'{c.context:,}' if c.context else '–', c.kind, c.precision) for c in cards)
+    return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','kind','weights'), rows, align='lrrll'),), 'weights as they are released'), [plain(c) for c in cards])
 
-def _one_model(name, x, params)->Answer:
+def _shape(x)->str:
+    "A part of a layer in short: what differs from its defaults"
+    from dataclasses import fields
+    said = ', '.join(f'{f.name} {getattr(x,f.name)}' for f in fields(x) if getattr(x,f.name)!=f.default and f.name!='rope')
+    return type(x).__name__ + (f' ({said})' if said else '')
+
+def _one_model(name, x, hits)->Answer:
     "The shape of a model"
+    from vllm_tuner.models import card
+    from vllm_tuner.weights import params
+    c = card(name) if name in hits else None
     rows = [('architecture',x.architecture), ('parameters',f'{params(x):,}'), ('context',f'{x.max_len:,} tokens' if x.max_len else 'not stated'), ('weights',x.quant.method if x.quant else x.dtype), ('width',f'{x.hidden:,}'), ('vocabulary',f'{x.vocab:,}')]
-    rows += [(f'{g.n} layers', f'{g.mixer}, {g.ffn}') for g in x.groups]
-    return Answer(Page(name, (Table('', ('',)*2, tuple(rows), align='ll'),)), dict(model=name, parameters=params(x), arch=plain(x)))
+    rows += [(f"{g.n} layer{'s' if g.n>1 else ''}", f'{_shape(g.mixer)}, then {_shape(g.ffn)}') for g in x.groups] + ([('known from',f'{c.source}, confidence {c.confidence}'), *([('shape of',c.base)] if c.base else [])] if c else [])
+    return Answer(Page(name, (Table('', ('',)*2, tuple(rows), align='ll'),)), dict(model=name, parameters=params(x), arch=plain(x), **(dict(source=c.source, confidence=c.confidence, base=c.base) if c else {})))
 
 # %% ../nbs/61a_commands.ipynb #c013
 @command('[WORDS]', 'vllm-tuner gpus h100')

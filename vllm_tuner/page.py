@@ -104,7 +104,7 @@ def _rich_bars(b:Bars, width:int):
     t,at = _grid(('left',True,None),('right',True,None),('right',True,None),('left',True,None),*([('left',False,None)] if remarks else [])),0
     for label,n,colour,remark in b.rows:
         share = n/b.total if b.total else 0
-        bar = span(max(0,at), min(1,at+share), room) if share>0 else ''
+        bar = span(min(1,max(0,at)), min(1,at+share), room)[:room] if share>0 else ''
         t.add_row('  '+label, f'{n/GiB:.2f} GiB', f'{share:6.1%}', Text(bar.ljust(room), style=colour), *([Text(remark,style='dim')] if remarks else []))
         at += share
     yield t
