@@ -28,6 +28,7 @@ _HOME = {
     'metrics': 'Metrics read_metrics',
     'workloads': 'WorkloadProfile',
     'step_time': 'Step step_time',
+    'speed_fit': 'fit_performance',
     'serving': 'Prediction predict simulate',
     'goals': 'SLO',
     'validation': 'Finding check',
@@ -37,6 +38,7 @@ _HOME = {
     'logs': 'Observed parse_log',
     'calibration': 'explain compare fit score save_profile load_profile',
     'deploy': 'serve deploy',
+    'tune': 'tune',
     'page': 'Page',
     'api': 'vLLMPerformanceModel vLLMConfigOptimizer optimize_vllm_config_for_cluster Result',
 }
