@@ -11,6 +11,7 @@ from .devices import Device, devices
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, Broken, bound, broken, per_million, price, scores, slo_of
 from .memory import memory
+from .models import arch as named, catalogue
 from .screen import ALLOW, BUDGETS, PARAMS, SEQS, Family, curve, demand, families, lengths, margin, request_bytes, shares, steady, table
 from .serving import predict
 from .units import show_bytes
@@ -19,8 +20,8 @@ from .workloads import WorkloadProfile
 
 # %% auto #0
 __all__ = ['ENGINE', 'FLAGS', 'Candidate', 'share', 'candidate', 'goodput', 'Pool', 'simulate_best', 'Why', 'Rejected', 'Change',
-           'Plan', 'notes', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'shortage', 'cures', 'search',
-           'offers', 'Frontier', 'nondominated', 'pareto']
+           'Plan', 'notes', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'shortage', 'cures',
+           'siblings_of', 'search', 'offers', 'Frontier', 'nondominated', 'pareto']
 
 # %% ../nbs/42_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
@@ -506,6 +507,18 @@ def cures(
     return tuple(found)
 
 # %% ../nbs/42_optimizer.ipynb #c026
+def siblings_of(
+    arch,        # `ModelArch` with a name
+    most:int=6,  # how many
+)->tuple:        # `ModelArch` each, fewest bytes of weights last
+    "Quantised re-releases of the same model in the catalogue"
+    tail,shape = arch.name.split('/')[-1].lower(),(arch.hidden,arch.n_layers,arch.vocab)
+    if len(tail)<4: return ()
+    found = [named(i) for i in catalogue() if tail in i.lower() and i.lower()!=arch.name.lower()]
+    kept = {a.quant:a for a in found if a.quant is not None and a.quant!=arch.quant and (a.hidden,a.n_layers,a.vocab)==shape}
+    return tuple(kept.values())[:most]
+
+# %% ../nbs/42_optimizer.ipynb #c030
 def _shorter(fams:list[Family], device, params, need:int)->list[Family]:
     "Families whose stated context does not fit anywhere, with the longest that does"
     out = []
@@ -549,6 +562,7 @@ def search(
     allow = (allow,) if isinstance(allow,str) else tuple(allow)
     if (bad := [x for x in allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
     slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
+    if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
     good = objective=='goodput'
     if good: workload,simulations = _load_free(workload), min(simulations,6)
@@ -582,12 +596,12 @@ def _startable(fams, device):
     said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
 
-# %% ../nbs/42_optimizer.ipynb #c027
+# %% ../nbs/42_optimizer.ipynb #c031
 def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain):
     "Rank, prune, explain"
     ok = [c for c in (base,*found) if c.prediction]
     down = tuple(no+_turned_down(pool))
-    if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings), tuple(found), sum(map(len,pool.tables)), dollars)
+    if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings or siblings_of(arch)), tuple(found), sum(map(len,pool.tables)), dollars)
     best = (max(map(_achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(_achieved(c)/c.gpus for c in ok))
     rated = lambda c: replace(c, score=float(pool.score(_achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
     order = lambda c: (round(c.excess,3), -round(c.score,3), len(c.engine.changed()))
@@ -616,7 +630,7 @@ def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
         if d.prediction and (d.excess<c.excess or d.score>1.03*c.score and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
     return tuple(out)
 
-# %% ../nbs/42_optimizer.ipynb #c029
+# %% ../nbs/42_optimizer.ipynb #c033
 @dataclass(frozen=True, slots=True)
 class Frontier:
     "Configurations that no other beats in both speed per user and throughput per GPU"
