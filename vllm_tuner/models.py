@@ -301,7 +301,7 @@ def nearest(
     by = {**{_bare(i):i for i in catalogue()}, **{i.lower():i for i in catalogue()}}
     return list(dict.fromkeys(by[k] for k in get_close_matches(name.lower(), by, 3*n, .55)+get_close_matches(_bare(name), by, 3*n, .55)))[:n]
 
-# %% ../nbs/13_models.ipynb #c027
+# %% ../nbs/13_models.ipynb #c006
 @lru_cache(1024)
 def _named(name:str)->ModelArch:
     if (found := _lookup(name)): return _noted(from_config(found[0], found[1]), found[2])
@@ -309,7 +309,7 @@ def _named(name:str)->ModelArch:
     config,why = _from_hub(name)
     if config: return _noted(from_config(config, name), ('read from the hub',))
     close = nearest(name)
-    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '.') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
+    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
 
 def _noted(a, notes): return replace(a, notes=(*a.notes,*notes)) if notes else a
 

@@ -51,7 +51,7 @@ def _tower(kind, c, parts, fixed, shared=0, tokens=0, patches=0, out=0):
     divided,rest = parts
     return Tower(kind, divided+rest+fixed+shared, E, n, tokens, patches, I, heads, out, (('tp',divided+shared),('all',rest+fixed)))
 
-# %% ../nbs/11_towers.ipynb #c014
+# %% ../nbs/11_towers.ipynb #c004
 def _qwen_vl(c, H, top, kind=2):
     n,E,I,_,p,_,ch = _facts(c)
     out = H if kind==2 and 'embed_dim' in c.config and not c.int('out_hidden_size') else c.int('out_hidden_size') or (c.int('hidden_size') if kind==2 and c.int('embed_dim') else H)
@@ -60,8 +60,8 @@ def _qwen_vl(c, H, top, kind=2):
     rms = kind==2.5
     deep = len(c.seq('deepstack_visual_indexes')) if kind==3 else 0
     patch = ch*t*p*p*E + (E + (c.int('num_position_embeddings') or 0)*E if kind==3 else 0)
-    merge = (mlp(m,m,out)-out)*(1+deep)
-    return _tower('image', c, blocks(n,E,I,gated=rms,norm_bias=not rms), patch + E*(1 if rms else 2) + deep*2*m + out*(1+deep), merge, tokens=16384, patches=65536, out=out)
+    merge = mlp(m,m,out)*(1+deep)
+    return _tower('image', c, blocks(n,E,I,gated=rms,norm_bias=not rms), patch + E*(1 if rms else 2) + deep*2*m, merge, tokens=16384, patches=65536, out=out)
 
 def _qwen25_vl(c, H, top): return _qwen_vl(c, H, top, 2.5)
 def _qwen3_vl(c, H, top): return _qwen_vl(c, H, top, 3)
@@ -98,7 +98,7 @@ def _gemma4(c, H, top):
     k = c.int('default_output_length') or 280
     return _tower('image', c, parts, 2*(c.int('position_embedding_size') or 10240)*E + ch*p*p*E + E*H, tokens=k, patches=k*(c.int('pooling_kernel_size') or 3)**2)
 
-# %% ../nbs/11_towers.ipynb #c001
+# %% ../nbs/11_towers.ipynb #c006
 def _pixtral(c, H, top):
     "No positions, no biases; Mistral-3 merges patches before the projector"
     n,E,I,_,p,image,ch = _facts(c)
@@ -111,7 +111,7 @@ def _llama4(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
     k,r,mid = (image//p)**2,c.real('pixel_shuffle_ratio') or .5,c.int('projector_output_dim') or 4096
     adapter = mlp(I, c.int('projector_input_dim') or 4096, mid, bias=False)
-    return _tower('image', c, blocks(n,E,I), E + (k+1)*E + 4*E, ch*p*p*E + adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
+    return _tower('image', c, blocks(n,E,I), ch*p*p*E + E + (k+1)*E + 4*E, adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
 
 def _mllama(c, H, top):
     "Tiles with positions of their own, a second stack of gated global layers"
@@ -209,22 +209,40 @@ def _qwen3_audio(c, H, top):
     conv = 9*d+d + 2*(9*d*d+d) + d*(-(-mels//8))*E
     return _tower('audio', c, blocks(n,E,I), conv + 2*E, mlp(E,E,out), tokens=390, patches=1500, out=out)
 
-# %% ../nbs/11_towers.ipynb #c005
+# %% ../nbs/11_towers.ipynb #c019
+def _conformer(c, H, top):
+    "Gemma-3n and -4: strided convolutions, then conformer blocks"
+    E,n = c.int('hidden_size') or 1024,c.int('conf_num_hidden_layers') or c.int('num_hidden_layers') or 12
+    heads,k = c.int('conf_num_attention_heads') or c.int('num_attention_heads') or 8,c.int('conf_conv_kernel_size') or c.int('conv_kernel_size') or 5
+    a,b = (*(c.seq('sscp_conv_channel_size') or c.seq('subsampling_conv_channels')),128,32)[:2]
+    stem = 10*a + 9*a*b + b + E*b*32
+    out = c.int('output_proj_dims')
+    last = E*out+out + out*H if out else (c.int('vocab_size') or 128)*E + 2*E + E*H
+    return Tower('audio', n*(24*E*E+(9+k)*E+E//heads) + stem + last, E, n, 188 if not out else 750, 750, 4*E, heads, 0, (('tp',n*24*E*E),('all',n*((9+k)*E+E//heads)+stem+last)))
+
+def _mobilenet(c, H, top):
+    "Gemma-3n's vision: MobileNet-V5-300M, whose size no key changes"
+    E = c.int('hidden_size') or 2048
+    n = 294_126_912 + (c.int('vocab_size') or 128)*E + 2*E + E*H
+    return Tower('image', n, E, 0, 256, 256, 0, 0, 0, (('tp',0),('all',n)))
+
+# %% ../nbs/11_towers.ipynb #c022
 _RECIPES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_encoder':_qwen25_vl, 'qwen3_vl':_qwen3_vl, 'qwen3_vl_moe':_qwen3_vl, 'qwen3_5':_qwen3_vl, 'qwen3_5_moe':_qwen3_vl, 'qwen3_omni_moe_vision_encoder':_qwen3_vl, 'qwen4_exp':_qwen3_vl,
     'siglip_vision_model':_siglip, 'siglip2_vision_model':_siglip, 'clip_vision_model':_clip, 'gemma3':_gemma3, 'gemma4_vision':_gemma4, 'paligemma':_paligemma, 'pixtral':_pixtral, 'llama4_vision_model':_llama4, 'llama4':_llama4, 'mllama_vision_model':_mllama,
     'kimi_k25':_moonvit, 'kimi_k3':_moonvit, 'kimi_vl':_moonvit, 'moonvit':_moonvit, 'intern_vit_6b':_internvl, 'internvl_vision':_internvl, 'internvl_chat':_internvl, 'glm4v':_glm4v, 'glm4v_moe':_glm4v, 'glm4v_vision':_glm4v, 'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax,
-    'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio, 'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip}
+    'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio, 'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip, 'gemma3n_vision':_mobilenet, 'gemma3n_audio':_conformer, 'gemma4_audio':_conformer}
 _FIRST = ('paddleocr_vl','lfm2_vl','gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat')  # models whose own name decides: their encoder is a common one, their projector is not
 
-_ALWAYS = ('llama4','step3p7')  # their classes build an encoder of the default size when the config describes none
+_ALWAYS = {'llama4':('vision_config',), 'step3p7':('vision_config',), 'gemma3n':('vision_config','audio_config')}  # their classes build encoders of the default size when the config describes none
 
 def _own_family(outer, inner, part):
     "Name under which the defaults of the encoder's class stand"
     names = (inner+part, inner) if inner==outer else (inner, inner+part)
     return next((n for n in (*names, outer+part, outer+part+'_model', outer+part+'_encoder') if n!=part and n and defaults(n)), inner)
 
-def _recipe(outer, inner, default):
-    names = [outer] if outer in _FIRST else []
+def _recipe(outer, inner, default, part):
+    names = [outer] if outer in _FIRST and part=='_vision' else []
+    inner = inner or outer+part
     names += [inner, inner.removesuffix('_vision'), outer]
     return next((_RECIPES[n] for n in names if n in _RECIPES), default)
 
@@ -235,11 +253,13 @@ def towers(
     "The encoders that a config describes"
     top = config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config
     outer,out = str(top.get('model_type') or config.get('model_type') or ''),[]
-    if outer in _ALWAYS and not isinstance(top.get('vision_config'),dict): top = {**top, 'vision_config':{}}
+    always = () if outer=='gemma3n' and 'ForConditionalGeneration' not in str(top.get('architectures')) else _ALWAYS.get(outer,())
+    top = {**top, **{k:{} for k in always if not isinstance(top.get(k),dict)}}
     for key,default in (('vision_config',_siglip),('audio_config',_qwen2_audio)):
         v = top.get(key)
-        if not isinstance(v,dict) or not v and outer not in _ALWAYS: continue
+        if not isinstance(v,dict) or not v and key not in always: continue
         inner = str(v.get('model_type') or '')
         c = Reader(v, _own_family(outer, inner, '_vision' if key=='vision_config' else '_audio'), key.removesuffix('config'))
-        out.append(_recipe(outer, inner, default)(c, hidden, top))
+        part = '_vision' if key=='vision_config' else '_audio'
+        out.append(_recipe(outer, inner, default, part)(c, hidden, top))
     return tuple(out)
