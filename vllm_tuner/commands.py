@@ -169,24 +169,27 @@ _LOG = (('--model',dict(metavar='MODEL',help='the model, where the log does not 
 def log(a:Ask)->Answer:
     "what vLLM printed beside the prediction; two files: why the KV cache differs"
     from vllm_tuner.asking import card, profile
-    from vllm_tuner.calibration import compare, explain, observation
+    from vllm_tuner.calibration import compare, explain, observations
     from vllm_tuner.logs import parse_log
     if not a.words or a.words[0]!='-' and a.words[0].startswith('-'): raise ValueError('say which log: `vllm-tuner log FILE`, two files, or `-` for standard input')
     seen = [parse_log(w) for w in a.words]
     gpu = card(a) if a.opt.gpu else None
-    if not a.opt.model and not all(o.model for o in seen): return _printed(a.words, seen)
-    xs = [observation(o, a.opt.model, gpu, name=w) for w,o in zip(a.words,seen)]
+    if not a.opt.model and not any(o.model for o in seen): return _printed(a.words, seen)
+    try: xs = observations(seen, a.opt.model, gpu, names=a.words)
+    except ValueError as ex:
+        if a.opt.save or len(seen)>1: raise
+        return _printed(a.words, seen, str(ex))
     if a.opt.save: return _saved(xs, a.opt.save)
     if len(xs)==2: return _compared(compare(*xs, params=profile(a)))
     if len(xs)>2: raise ValueError(f'{len(xs)} logs are too many to compare; give one or two, or --save FILE to fit corrections to all of them')
     return _explained(xs[0], explain(seen[0], a.opt.model, gpu, params=profile(a)))
 
 # %% ../nbs/61a_commands.ipynb #c016
-def _printed(names, seen)->Answer:
-    "Logs that name no model: what they say, and what is missing for a prediction"
+def _printed(names, seen, why='the log does not name its model; with --model MODEL it is set beside the prediction')->Answer:
+    "Logs without a prediction: what they say, and what is missing for one"
     from vllm_tuner.logs import rows
     blocks = tuple(Table(n, ('',)*2, tuple(rows(o)), align='ll') for n,o in zip(names,seen))
-    return Answer(Page('What vLLM printed', (*blocks, Notes('', (('note','the log does not name its model; with --model MODEL it is set beside the prediction',''),)))), plain(seen), int(any(o.errors for o in seen)))
+    return Answer(Page('What vLLM printed', (*blocks, Notes('', (('note',why,''),)))), plain(seen), int(any(o.errors for o in seen)))
 
 def _lines(rows, align): return Table('', rows[0], tuple(rows[1:]), align=align)
 
