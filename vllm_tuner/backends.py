@@ -32,6 +32,7 @@ class Need:
     topk:int=0               # tokens that a sparse layer attends to
     softcap:bool=False       # attention logits are capped
     window:bool=False        # sliding window
+    pcp:int=1                # prefill context parallel ranks
     dcp:int=1                # decode context parallel ranks
     block:int=0              # `--block-size`, 0 if left open
 
@@ -50,7 +51,7 @@ def fa_version(
     major,four = capability[0],release(version)>=(0,17,0)
     if capability<(8,0): return 0
     fa = 3 if major==9 else 4 if major==10 and four else 2
-    if n.kv_dtype.startswith('turboquant'): return 2
+    if n.kv_dtype.startswith(('turboquant','ultraquant')): return 2
     if fa==3 and n.dim>256 and four: fa = 4
     v_dim = n.v_dim or n.dim
     if fa==4 and major>=10 and n.dim==256==v_dim: return 2 if n.sinks or n.softcap or n.quantized or n.prefix or n.dcp>1 or n.block%128 else 4
@@ -153,7 +154,7 @@ def accepts(
     fits = (n.mla==b.mla and n.sparse==b.sparse and n.kv_dtype in b.kv and n.kind in b.kinds and (not b.dims or n.dim in b.dims)
             and (not b.majors or capability[0] in b.majors) and tuple(capability)>=b.least and (n.dtype!='float32' or b.fp32)
             and (not n.block or b.takes(n.block)) and (n.dcp==1 or b.dcp) and (not n.sinks or b.sinks or b.name=='FLASH_ATTN') and (not n.prefix or b.prefix)
-            and (not n.window or b.windows or release(version)<(0,26,0)))
+            and (not n.window or b.windows or release(version)<(0,26,0)) and (n.pcp==1 or n.mla or release(version)<(0,26,0)))
     return fits and bool(_EXTRA.get(b.name, lambda *_: True)(n, capability, version))
 
 # %% ../nbs/09_backends.ipynb #c019

@@ -94,14 +94,14 @@ class Engine:
     def __post_init__(self):
         for name in ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','decode_context_parallel_size','prefill_context_parallel_size','max_num_batched_tokens','max_num_seqs','block_size','max_loras','max_lora_rank'):
             if (v:=getattr(self,name)) is None: continue
-            if (n:=human_int(v, name))<1: raise ValueError(f'{name} is {n} but must be at least 1')
+            if (n:=human_int(v, name))<1: raise ValueError(f"{name} is {n} but must be at least 1 (vLLM: '{name} Input should be greater than or equal to 1')")
             object.__setattr__(self, name, n)
         if self.max_model_len is not None and self.max_model_len!='auto':
             n = human_int(self.max_model_len, 'max_model_len')
             if n<1 and n!=-1: raise ValueError(f"max_model_len is {n} but must be at least 1, or 'auto'")
             object.__setattr__(self, 'max_model_len', 'auto' if n==-1 else n)
         if self.gpu_memory_utilization is not None:
-            object.__setattr__(self, 'gpu_memory_utilization', real(self.gpu_memory_utilization, 'gpu_memory_utilization', 1e-6, 1, "vLLM takes a share of the card's memory such as 0.92"))
+            object.__setattr__(self, 'gpu_memory_utilization', real(self.gpu_memory_utilization, 'gpu_memory_utilization', 1e-6, 1, "give a share of the card's memory such as 0.92 (vLLM: 'gpu_memory_utilization Input should be less than or equal to 1' and greater than 0)"))
         if self.usage not in ('serve','llm'): raise ValueError(f"usage is {self.usage!r} but must be 'serve' or 'llm'")
         for name in ('cudagraph_capture_sizes','pp_layer_partition'):
             if (v:=getattr(self,name)) is not None: object.__setattr__(self, name, tuple(human_int(x, name) for x in v))
@@ -139,7 +139,7 @@ def has_prefix(
 
 def _need(m, arch, e, **kw):
     "The question that one mixer asks"
-    tp,base = e.tensor_parallel_size, dict(kv_dtype=e.kv_cache_dtype, dtype=e.dtype, dcp=e.decode_context_parallel_size, block=e.block_size or 0)
+    tp,base = e.tensor_parallel_size, dict(kv_dtype=e.kv_cache_dtype, dtype=e.dtype, dcp=e.decode_context_parallel_size, pcp=e.prefill_context_parallel_size, block=e.block_size or 0)
     if isinstance(m,MLA):
         ix = m.indexer
         return Need(m.latent, mla=True, sparse=ix is not None, heads=max(1,m.heads//tp), dims=(m.kv_lora_rank,m.qk_nope_head_dim,m.qk_rope_head_dim,m.v_head_dim), topk=ix.topk if ix else 0, **base)

@@ -12,7 +12,7 @@ from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamb
 from .versions import NEWEST, at, release
 from .backends import BACKENDS, Need, accepts, candidates, fa_version
 from .defaults import derived_len
-from .engine import Engine, _need, attentions as _inside
+from .engine import Engine, _kind, _need, attentions as _inside
 from .flags import Command, _facts, first_release, flag_kind, lacks, serves, settings, to_flags
 from .kv_cache import kv_plan
 from .memory import baseline_bytes, memory
@@ -228,13 +228,17 @@ def cache_rules(c:Case):
     kv,known = c.asked.kv_cache_dtype, by_release(_facts()['kv_cache_dtypes'], c.asked.vllm_version)
     if kv not in known:
         said = ', '.join(f"'{k}'" for k in known[:-1]) + f" or '{known[-1]}'"
-        yield Draft('error','unknown-kv-cache-dtype', f'cache_dtype Input should be {said} [type=literal_error, input_value={kv[:40]!r}, input_type=str]', ({'kv_cache_dtype':'auto'},))
+        words = f'Invalid kv_cache_dtype: {kv[:40]!r}. Valid values are: {list(known)}' if c.version>=(0,33,0) else f'cache_dtype Input should be {said} [type=literal_error, input_value={kv[:40]!r}, input_type=str]'
+        yield Draft('error','unknown-kv-cache-dtype', words, ({'kv_cache_dtype':'auto'},))
     elif kv in ('float16','bfloat16') and kv!=c.e.dtype and c.e.dtype!='float32':
         yield Draft('error','kv-cache-dtype-mismatch', f'kv_cache_dtype="{kv}" is incompatible with dtype="{c.e.dtype}". Please set `--kv-cache-dtype` to `auto` or `{c.e.dtype}`.', ({'kv_cache_dtype':'auto'},))
 
 @rule('config')
 def state_rules(c:Case):
     "Caches that only some mixers have"
+    pure = any(_inside(g.mixer) and not isinstance(g.mixer,Mamba) for g in c.arch.groups)
+    if c.asked.kv_cache_dtype.startswith('turboquant') and _kind(c.arch)[2] and not pure and c.version>=(0,21,0):
+        yield Draft('error','turboquant-hybrid','TurboQuant KV cache requires identifiable full-attention layers, but none were found in the hybrid model config.', ({'kv_cache_dtype':'auto'},))
     mla = any(isinstance(m,MLA) for m in attentions(c.arch))
     if mla and c.asked.kv_cache_dtype in ('nvfp4','nvfp4_4over6') and c.version>=(0,21,0):
         yield Draft('error','nvfp4-mla', "nvfp4 KV cache is not supported with MLA (Multi-head Latent Attention) backends. Please use a different --kv-cache-dtype (e.g., 'fp8', 'auto', or 'nvfp4_ds_mla' with a sparse MLA backend) for MLA models such as DeepSeek.", ({'kv_cache_dtype':'fp8'},{'kv_cache_dtype':'auto'}))
@@ -299,7 +303,7 @@ def speculation_rules(c:Case):
     if s.num_speculative_tokens<1: yield Draft('error','no-draft-tokens', f'num_speculative_tokens is {s.num_speculative_tokens} but must be greater than 0', none)
     elif c.e.max_num_batched_tokens<=s.num_speculative_tokens:
         yield Draft('error','no-draft-slots', f'VllmConfig does not have enough slots to schedule a token and support the speculative decoding settings. Got max_num_batched_tokens={c.e.max_num_batched_tokens} and num_lookahead_tokens={s.num_speculative_tokens}.', ({'max_num_batched_tokens':None},*none))
-    if s.method=='mtp' and not c.arch.draft and s.model is None: yield Draft('error','no-mtp-layers', 'the checkpoint has no multi-token-prediction layers, so method mtp has nothing to draft with', none)
+    if s.method=='mtp' and not c.arch.draft and s.model is None: yield Draft('error','no-mtp-layers', "Unsupported speculative method: 'mtp'", none, 'the checkpoint has no multi-token-prediction layers, so there is nothing to draft with')
 
 # %% ../nbs/40_validation.ipynb #c025
 @rule('config')
@@ -357,8 +361,8 @@ def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the la
     flash,fa = b.name=='FLASH_ATTN',fa_version(n, cap, c.asked.vllm_version)
     checks = ((not b.dims or n.dim in b.dims,'head_size not supported'), (n.dtype!='float32' or b.fp32,'dtype not supported'), (n.kv_dtype in b.kv,'kv_cache_dtype not supported'), (not n.block or b.takes(n.block),'block_size not supported'),
               (not n.prefix or b.prefix,'partial multimodal token full attention not supported'), (not n.sinks or b.sinks or flash and fa in (3,4),'attention sinks not supported'),
-              ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.kind in b.kinds,f'attention type {n.kind} not supported'), (not n.window or b.windows,'sliding window not supported'), (n.dcp==1 or b.dcp,'DCP not supported'),
-              (not flash or not n.kv_dtype.startswith(('fp8','turboquant','int')) or fa==3 and cap[0]==9 or fa==4 and (cap[0]==10 or n.dim==512),'FP8 KV cache requires FA3 on SM90, FA4 with head_size=512 on SM90, or FA4 on SM100'))
+              ((not b.majors or cap[0] in b.majors) and cap>=b.least,'compute capability not supported'), (n.kind in b.kinds,f'attention type {n.kind} not supported'), (not n.window or b.windows,'sliding window not supported'), (n.pcp==1 or n.mla,'PCP not supported'), (n.dcp==1 or b.dcp,'DCP not supported'),
+              (not flash or not n.kv_dtype.startswith(('fp8','turboquant','ultraquant','int')) or fa==3 and cap[0]==9 or fa==4 and (cap[0]==10 or n.dim==512),'FP8 KV cache requires FA3 on SM90, FA4 with head_size=512 on SM90, or FA4 on SM100'))
     return [text for ok,text in checks if not ok] or ['combination not supported']
 
 # %% ../nbs/40_validation.ipynb #c030
@@ -373,8 +377,11 @@ def backend_rules(c:Case):
         names = (own,) if own in BACKENDS and (BACKENDS[own].mla,BACKENDS[own].sparse)==(n.mla,n.sparse) else candidates(n, c.device.capability, c.asked.vllm_version)
         reasons = {b:_against(BACKENDS[b],n,c) for b in names}
         if all(reasons.values()): yield _no_backend(c, m, n, reasons); return
-        if n.kv_dtype.startswith('fp8') and names[0]=='FLASH_ATTN' and not reasons['FLASH_ATTN'] and _alibi(c.arch):
-            yield Draft('error','alibi-fp8','FlashAttention does not support fp8 kv-cache on this device.', ({'kv_cache_dtype':'auto'},), 'with attention biases FlashAttention 2 runs, which reads no fp8'); return
+        if n.sparse and n.dcp>1 and next(b for b,r in reasons.items() if not r)=='FLASHMLA_SPARSE' and not n.kv_dtype.startswith('fp8') and c.version>=(0,30,0):
+            yield Draft('error','dcp-sparse','DCP for FlashMLA sparse requires an fp8_ds_mla kv-cache; the bf16 sparse path is not supported under DCP.', ({'kv_cache_dtype':'fp8'},{'decode_context_parallel_size':1})); return
+        wide = names[0]=='FLASH_ATTN_DIFFKV' and c.device.capability[0]==10 and not reasons['FLASH_ATTN_DIFFKV']
+        if n.kv_dtype.startswith('fp8') and (wide or names[0]=='FLASH_ATTN' and not reasons['FLASH_ATTN'] and _alibi(c.arch)):
+            yield Draft('error','alibi-fp8','FlashAttention does not support fp8 kv-cache on this device.', ({'kv_cache_dtype':'auto'},), 'the FlashAttention that serves this layer reads no fp8: with attention biases it is version 2, and with keys wider than values it reads fp8 on Hopper only'); return
 
 _ASKED = (((0,0,0), ()), ((0,17,0), ('use_per_head_quant_scales',)), ((0,21,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant')), ((0,24,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant','use_kv_connector')),
           ((0,26,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_pcp')),
@@ -449,6 +456,8 @@ def cache_drafts(c:Case, available):
         yield Draft('error','no-cache-memory', 'No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine'+more, memory_tries(c)); return
     try: plan = kv_plan(c.arch, c.device, c.e, available)
     except ValueError as ex: yield Draft('error','cache-groups', str(ex), ({'disable_hybrid_kv_cache_manager':None},)); return
+    if c.asked.decode_context_parallel_size>1 and any(g.kind=='sliding' for g in plan.groups):
+        yield Draft('error','dcp-window','DCP not support sliding window.', ({'decode_context_parallel_size':1},)); return
     if plan.fits: yield from state_drafts(c, plan)
     elif plan.groups:
         most = plan.estimated_max_len

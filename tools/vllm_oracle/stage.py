@@ -101,6 +101,18 @@ class Stage:
                 from .oracle import describe
                 d = describe(e); self.error = f'{d["type"]}: {d["message"][:300]} @ {d.get("at")}'
             self.after = byte_sums(self.model)
+            self.drafter()
+
+    def drafter(self):
+        "The model that drafts, built beside the last stage as vLLM's speculator does; its layers join the cache."
+        import torch
+        from vllm.model_executor.model_loader.utils import initialize_model
+        from vllm.utils.torch_utils import set_default_torch_dtype
+        c, self.draft = self.config, None
+        s = c.speculative_config
+        m = getattr(s, 'draft_model_config', None)
+        if m is None or s.method in ('ngram', 'suffix') or self.pp_rank != c.parallel_config.pipeline_parallel_size-1: return
+        with set_default_torch_dtype(m.dtype), torch.device('meta'): self.draft = initialize_model(vllm_config=c, model_config=m)
 
     def table(self): return [(n, list(t.shape), str(t.dtype).removeprefix('torch.'), kind) for kind, n, t in tensors(self.model)]
 
@@ -108,6 +120,7 @@ class Stage:
         total = sum(self.after.values())
         out = dict(pp_rank=self.pp_rank, parameters=self.parameters, as_loaded_bytes=self.loaded, after_postprocess_bytes=self.after, postprocess_error=self.error,
             attention_backends=self.backends(), n_kv_layers=None, total_bytes=total, total_gib=round(total/(1 << 30), 4))
+        if self.draft is not None: out['draft_bytes'] = byte_sums(self.draft)
         if params: out |= dict(tensors=self.loaded_tensors, tensors_after=self.table())
         self.out = out
         return out
