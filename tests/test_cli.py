@@ -114,7 +114,7 @@ def test_check_reads_files(tmp_path, monkeypatch):
 
 def test_models_and_gpus():
     code, d = data('vllm-tuner models llama-3.1 8b')
-    assert code==0 and LLAMA in [x['model'] for x in d]
+    assert code==0 and LLAMA in [x['id'] for x in d]
     assert data(f'vllm-tuner models {LLAMA}')[1]['parameters']==8_030_261_248
     assert [x['name'] for x in data('vllm-tuner gpus h100 sxm')[1]]==['H100-SXM']
     assert len(data('vllm-tuner gpus')[1])>=35

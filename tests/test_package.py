@@ -56,3 +56,15 @@ def test_versions_agree():
     ini = configparser.ConfigParser(delimiters=['='])
     ini.read(ROOT/'settings.ini', encoding='utf-8')
     assert vllm_tuner.__version__==ini['DEFAULT']['version'] and f"## {vllm_tuner.__version__}" in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
+
+
+def test_the_example_runs(tmp_path):
+    run = subprocess.run([sys.executable, ROOT/'examples'/'vllm_config_optimization.py', 'Qwen/Qwen3-0.6B', 'L4'], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode==0 and not run.stderr, run.stderr
+    for part in ('model_memory', 'chatbot', 'batch_inference', 'interactive', 'does not start', 'refused'): assert part in run.stdout, part
+
+
+def test_the_benchmarks_are_a_table():
+    sys.path.insert(0, str(ROOT/'benchmarks'))
+    import run
+    assert next(run.rows())[0].startswith('`from vllm_tuner import')
