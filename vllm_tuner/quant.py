@@ -185,9 +185,15 @@ class Quant:
 
 # %% ../nbs/11_quant.ipynb #c022
 def _int(c, *keys, default=0):
-    v = next((c[k] for k in keys if c.get(k) is not None), default)
-    if isinstance(v,bool) or not isinstance(v,(int,float)) or v!=int(v): raise ValueError(f'{keys[0]} is {str(v)[:40]!r} in quantization_config but must be a whole number')
+    v,low,high = next((c[k] for k in keys if c.get(k) is not None), default), 1 if 'bits' in keys[0] else -1, 32 if 'bits' in keys[0] else 2**20
+    if isinstance(v,bool) or not isinstance(v,(int,float)) or not low<=v<=high or v!=int(v): raise ValueError(f'{keys[0]} is {str(v)[:40]!r} in quantization_config but must be a whole number from {low} to {high}')
     return int(v)
+
+def _block(v, default=(128,128)):
+    "Rows and columns of a block"
+    if v is None: return default
+    if isinstance(v,(list,tuple)) and len(v)==2 and all(isinstance(x,int) and 0<x<=2**16 for x in v): return tuple(v)
+    raise ValueError(f'a block of weights is {str(v)[:40]!r} in quantization_config but must be two whole numbers such as [128, 128]')
 
 def _list(c, *keys):
     v = next((c[k] for k in keys if c.get(k)), [])
@@ -219,9 +225,7 @@ def _gptq(c):
 
 # %% ../nbs/11_quant.ipynb #c025
 def _fp8(c):
-    b = c.get('weight_block_size')
-    b = tuple(int(x) for x in b) if isinstance(b,(list,tuple)) and len(b)==2 and all(isinstance(x,int) and x>0 for x in b) else (0,0)
-    l = Layout('fp8', 8, *b, static=c.get('activation_scheme')=='static')
+    l = Layout('fp8', 8, *_block(c.get('weight_block_size'),(0,0)), static=c.get('activation_scheme')=='static')
     small = 'mxfp4' if c.get('store_dtype')=='mxfp4' or c.get('expert_dtype')=='fp4' else ''   # DeepSeek-V4: four bits for experts, eight for the rest
     experts = _ALGOS['NVFP4'] if c.get('moe_quant_algo')=='NVFP4' else Layout('mxfp4',4,1,32,1,weight_only=True) if small else l
     return Quant('fp8', l, experts, rules=_rules('exact',_list(c,'ignored_layers') or _list(c,'modules_to_not_convert')), kv_scales=True)
@@ -248,9 +252,9 @@ def _wna16(c):
 def _ct_layout(g, form=''):
     "One config group of compressed-tensors"
     w,a = _dict(g,'weights'), _dict(g,'input_activations')
-    bits,kind,strategy = _int(w,'num_bits',default=8), w.get('type','int'), w.get('strategy')
+    bits,kind,strategy = _int(w,'num_bits',default=8), w.get('type','int'), str(w.get('strategy'))
     size = max(0,_int(w,'group_size',default=128 if strategy=='group' else 0))
-    rows,cols = {'tensor':(0,0),'channel':(1,0),'block':tuple(w.get('block_structure') or (128,128))}.get(strategy, (1,size))
+    rows,cols = {'tensor':(0,0),'channel':(1,0),'block':_block(w.get('block_structure'))}.get(strategy, (1,size))
     static,form = bool(a) and a.get('dynamic') is False, str(g.get('format') or form)
     if kind=='float' and bits==4: return Layout('nvfp4',4,1,16,1,static=bool(a)) if cols==16 or 'nvfp4' in form else Layout('mxfp4',4,1,32,1)
     if kind=='float': return Layout('mxfp8',8,1,32,1) if cols==32 else Layout('fp8',8,rows,cols,static=static,weight_only=not a)

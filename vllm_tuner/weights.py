@@ -4,6 +4,7 @@
 
 # %% ../nbs/20_weights.ipynb #c002
 from __future__ import annotations
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .defaults import resolve_dtype
@@ -39,6 +40,7 @@ HABITS = {
     'deep features of images':'Qwen3VL Qwen3OmniMoe',         # of three of the encoder's layers, added to the first layers
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
     'encoder sees videos, too':'Qwen Intern GlmOcr Glm4 Keye MiniCPMV Molmo2 Ovis2_5 LlavaOnevision MuseGlimmer Phi4MM HCXVision OpenPangu MiMoV2Omni NemotronH_Nano Gemma4',
+    'encoder in fp8, too':'Mistral3 Pixtral Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5',  # unless the checkpoint names modules inside it
     'encoder is whole':'Gemma4',                              # the Transformers library's own modules
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
 }
@@ -432,13 +434,18 @@ def towers_of(
     kinds = lambda t: (t.kind,'video') if t.kind=='image' and has(st.arch,'encoder sees videos, too') else (t.kind,)
     return [t for t in st.arch.towers or _implied(st.arch) if not all(limit.get(k)==0 for k in kinds(t))]
 
+# %% ../nbs/20_weights.ipynb #c084
+def _inside(text): return re.search(r'(vis|vit|audio|tower).*\.\d+\.', text) is not None
+
 def tower_bytes(
     st:Stage, # the stage
     engine,   # `Engine`
 )->int:
     "Bytes of the encoders beside the language model"
-    tp = 1 if has(st.arch,'encoder is whole') else st.split.tp
-    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(st.size*(n//tp if how=='tp' else n) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
+    q,tp = st.arch.quant, 1 if has(st.arch,'encoder is whole') else st.split.tp
+    small = q is not None and q.method=='fp8' and q.linear is not None and has(st.arch,'encoder in fp8, too') and not any(_inside(t) for _,t,_ in q.rules)
+    each = {'tp':(1+4/(q.linear.rows*q.linear.cols or 2**32) if small else st.size)/tp, 'all':st.size}  # bytes of a parameter
+    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int(n*each[how]) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
 
 # %% ../nbs/20_weights.ipynb #c031
 def _outside(arch, s):
