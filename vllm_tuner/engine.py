@@ -14,7 +14,8 @@ from .units import human_int, real
 from .versions import at, is_v0, release
 
 # %% auto #0
-__all__ = ['PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends', 'uses_v0', 'AutotuningParameters']
+__all__ = ['VIDEO_TOKENS', 'PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends', 'uses_v0',
+           'AutotuningParameters']
 
 # %% ../nbs/16_engine.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ class Engine:
     def __repr__(self): return 'Engine(' + ', '.join(f'{k}={v!r}' for k,v in self.changed().items()) + ')'
 
 # %% ../nbs/16_engine.ipynb #c011
+VIDEO_TOKENS = {'Gemma4':32*(70+2+6)}  # of the longest video: frames, tokens of one with its borders and time stamp (models/gemma4_mm.py)
 PREFIX_LM = ('Gemma3ForConditionalGeneration','Gemma4','PaliGemma','Molmo2','Moondream3','Bagel')  # image tokens see each other (model_arch_config_convertor.py)
 
 def has_prefix(
@@ -249,6 +251,11 @@ def _no_hybrid(arch, e):
 # %% ../nbs/16_engine.ipynb #c015
 _EAGLES = ('eagle','eagle3','mtp','draft_model','ngram_gpu','dspark','dflash')  # drafters that run on the GPU
 
+def _largest_item(arch, e):
+    "Tokens of the largest image or video"
+    video = 0 if dict(e.limit_mm_per_prompt or ()).get('video')==0 else next((n for k,n in VIDEO_TOKENS.items() if arch.architecture.startswith(k)), 0)
+    return max(video, *(t.tokens for t in arch.towers))
+
 def _scheduler(arch, device, e):
     "How much one step may hold, and whether it is scheduled ahead"
     v,(pooling,encdec,_,_),L = e.vllm_version,_kind(arch),e.max_model_len
@@ -256,7 +263,7 @@ def _scheduler(arch, device, e):
     plain = not (arch.towers or drafter or e.enable_lora or pooling or any(isinstance(g.mixer,MLA) or getattr(g.mixer,'window',None) for g in arch.groups))
     causal = all(m.causal for g in arch.groups for m in attentions(g.mixer) if isinstance(m,Attention))
     chunked = False if encdec else _first(e.enable_chunked_prefill, v0_chunked(L, plain) if v0 else not (pooling and not causal))
-    item = max((t.tokens for t in arch.towers), default=0) if has_prefix(arch, e) else 0
+    item = _largest_item(arch, e) if has_prefix(arch, e) else 0
     batched = e.enable_expert_parallel and e.data_parallel_size>1 and e.all2all_backend in ('deepep_low_latency','nixl_ep')
     if v0: T,S = v0_step_limits(L, e.max_num_batched_tokens, e.max_num_seqs, chunked, bool(arch.towers), pooling)
     else: T,S = step_limits(batch_defaults(device.memory, device.name, device.capability, e.usage, v), L, e.max_num_batched_tokens, e.max_num_seqs, chunked, e.performance_mode=='throughput', batched, item, v)

@@ -379,6 +379,8 @@ def backend_rules(c:Case):
         if all(reasons.values()): yield _no_backend(c, m, n, reasons); return
         if n.sparse and n.dcp>1 and next(b for b,r in reasons.items() if not r)=='FLASHMLA_SPARSE' and not n.kv_dtype.startswith('fp8') and c.version>=(0,30,0):
             yield Draft('error','dcp-sparse','DCP for FlashMLA sparse requires an fp8_ds_mla kv-cache; the bf16 sparse path is not supported under DCP.', ({'kv_cache_dtype':'fp8'},{'decode_context_parallel_size':1})); return
+        said = _triton_fp8(c, next(b for b,r in reasons.items() if not r), n.kv_dtype)
+        if said: yield Draft('error','triton-fp8', said, ({'kv_cache_dtype':'auto'},{'kv_cache_dtype':c.e.dtype})); return
         wide = names[0]=='FLASH_ATTN_DIFFKV' and c.device.capability[0]==10 and not reasons['FLASH_ATTN_DIFFKV']
         if n.kv_dtype.startswith('fp8') and (wide or names[0]=='FLASH_ATTN' and not reasons['FLASH_ATTN'] and _alibi(c.arch)):
             yield Draft('error','alibi-fp8','FlashAttention does not support fp8 kv-cache on this device.', ({'kv_cache_dtype':'auto'},), 'the FlashAttention that serves this layer reads no fp8: with attention biases it is version 2, and with keys wider than values it reads fp8 on Hopper only'); return
@@ -388,6 +390,13 @@ _ASKED = (((0,0,0), ()), ((0,17,0), ('use_per_head_quant_scales',)), ((0,21,0), 
           ((0,28,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp')),
           ((0,29,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp','use_dcp')),
           ((0,30,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp','use_dcp','use_rswa')))  # v1/attention/selector.py
+
+def _triton_fp8(c:Case, name:str, kv:str)->str:
+    "vLLM's sentence when Triton's kernels are to read fp8 on a card without native fp8"
+    cap,kind = c.device.capability,{'TRITON_ATTN':'attention','TRITON_MLA':'MLA'}.get(name)
+    if not kind or not kv.startswith('fp8') or cap>=(8,9) or c.version<((0,24,0) if kind=='attention' else (0,25,0)): return ''
+    return (f'FP8 KV cache is not supported by the Triton {kind} backend on {c.device.name} (compute capability {cap[0]}.{cap[1]}); native FP8 (fp8e4nv) requires SM89+. '
+            f'Re-run with --kv-cache-dtype {"float16" if cap<(8,0) else "bfloat16"}.')
 
 def _alibi(arch)->bool:
     "No rotary embedding and no learned positions: distance enters as a bias (ALiBi)"
