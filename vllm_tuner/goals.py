@@ -113,6 +113,11 @@ def broken(
 # %% ../nbs/39_goals.ipynb #c013
 OBJECTIVES = ('score','throughput','latency','goodput','cost')
 
+def _part(x, whole):
+    "A ratio; an endless wait is worth nothing"
+    import numpy as np
+    with np.errstate(invalid='ignore'): return np.nan_to_num(np.divide(x, whole), nan=0.)
+
 def scores(
     objective:str,              # of `OBJECTIVES`
     target:str,                 # the workload's metric, which picks the formula of 'score'
@@ -128,9 +133,9 @@ def scores(
     thr,lat,most,per = (max(float(x),1e-9) for x in best)
     latency = np.maximum(latency, 1e-9)
     if objective in ('throughput','goodput'): return throughput/thr
-    if objective=='latency': return lat/latency
+    if objective=='latency': return _part(lat,latency)
     if objective=='cost': return throughput/gpus/per
-    if target=='latency': return params.latency_graph_weight*coverage*lat/latency + params.latency_batch_weight*batch/most
+    if target=='latency': return params.latency_graph_weight*coverage*_part(lat,latency) + params.latency_batch_weight*batch/most
     return params.throughput_batch_weight*throughput/thr + params.throughput_graph_weight*coverage
 
 # %% ../nbs/39_goals.ipynb #c016
