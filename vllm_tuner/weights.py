@@ -444,8 +444,8 @@ def tower_bytes(
     "Bytes of the encoders beside the language model"
     q,tp = st.arch.quant, 1 if has(st.arch,'encoder is whole') else st.split.tp
     small = q is not None and q.method=='fp8' and q.linear is not None and has(st.arch,'encoder in fp8, too') and not any(_inside(t) for _,t,_ in q.rules)
-    each = {'tp':(1+4/(q.linear.rows*q.linear.cols or 2**32) if small else st.size)/tp, 'all':st.size}  # bytes of a parameter
-    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int(n*each[how]) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
+    each = {'tp':1+4/(q.linear.rows*q.linear.cols or 2**32) if small else st.size, 'all':st.size}  # bytes of a parameter
+    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int((n//tp if how=='tp' else n)*each[how]) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
 
 # %% ../nbs/20_weights.ipynb #c031
 def _outside(arch, s):
