@@ -16,7 +16,7 @@ from .towers import towers
 __all__ = ['family', 'rope', 'head_dim', 'attention', 'mla', 'compressed', 'mamba', 'linear', 'shortconv', 'layer_kinds', 'dense',
            'moe', 'sparse_layers', 'plain_layer', 'text_part', 'from_config', 'mixer_word', 'plot_layers']
 
-# %% ../nbs/12_configs.ipynb #c009
+# %% ../nbs/12_configs.ipynb #c012
 _TABLE = '''
 llama4 arctic nemotron-nas mllama glm5_next:
 qwen qwen2 qwen2_5 qwen2_moe dream: qkv no_o
@@ -71,6 +71,8 @@ olmoe: qkfull
 olmo_hybrid: qkfull
 exaone4: qk alt4
 exaone_moe: qk alt4 rb
+dots1: qk rb
+step3_text:
 gpt_oss: qkv o sinks ebias rbias alt2
 granite_swa granitemoe_swa: sinks
 apertus apertus1p5: up qk xielu
@@ -116,6 +118,7 @@ def family(
 )->str:               # name under which the habits stand
     "The family whose habits a config has: by `model_type`, then by the name of its class"
     t = str(config.get('model_type') or outer)
+    if t=='minicpmv': t = {'2.6':'qwen2','4.5':'qwen3'}.get(str(config.get('version')), t)  # one name, a language model per version
     archs = config.get('architectures')
     cls = re.sub(r'(ForCausalLM|ForConditionalGeneration|LMHeadModel|ForMaskedLM|ForSequenceClassification|Model)$', '', str(archs[0])) if isinstance(archs,(list,tuple)) and archs else ''
     bare = t.removesuffix('_model').removesuffix('_text').removesuffix('_thinker')
@@ -162,7 +165,7 @@ def _scaling(c):
     original = _number(f,'original_max_position_embeddings',c.int('original_max_position_embeddings'))
     return RopeScaling(f['kind'], float(_number(f,'factor',1.0)), int(original) if original else None)
 
-# %% ../nbs/12_configs.ipynb #c016
+# %% ../nbs/12_configs.ipynb #c018
 def _biases(c, h):
     "Which of qkv, o, mlp have a bias"
     f = c.flag
@@ -216,7 +219,7 @@ def attention(
     gate = 'gate' in h or c.flag('attn_output_gate') or c.flag('attention_output_gate')
     headgate = ('headgate' in h or c.flag('use_head_wise_attn_gate')) and c.need('hidden_size')*n
     base = dict(window=w if kind=='sliding_attention' else None, chunk=c.int('attention_chunk_size') if kind=='chunked_attention' else None, bias=qkv, out_bias=out, qk_norm=_qk_norm(c,h),
-                qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type') in ('nope','alibi') else rope(c,d,kind), extra=int(headgate))
+                qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type') in ('nope','alibi') else rope(c,d,kind), extra=int(headgate), latent_q=c.int('share_q_dim') or 0)
     kv = facts.pop('kv_heads', None) or _kv_heads(c, n)
     base['extra'] += _sparse_index(c)
     return Attention(n, kv, d, **{**base, **facts})
@@ -572,7 +575,7 @@ def text_part(
     if inner is None: return whole
     return {**{k:w[k] for w in (config,whole) for k in ('tie_word_embeddings','torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('tie_word_embeddings','torch_dtype','dtype')}}
 
-# %% ../nbs/12_configs.ipynb #c026
+# %% ../nbs/12_configs.ipynb #c058
 def _per_layer_inputs(c, f):
     "Gemma-3n and -4: a second table of embeddings, one slice per layer; streams that Gemma-3n mixes"
     p = c.int('hidden_size_per_layer_input')
@@ -619,7 +622,6 @@ def _frame(c, h, f):
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)
-    if f.startswith('llama4') and c.flag('use_qk_norm'): custom += (('qk_l2_norm',1),)
     if 'gate_lower_bound' in c.sub('linear_attn_config') or c('kda_lower_bound') is not None: custom += (('gate_lower_bound',1),)
     return {**out, 'extra':extra, 'custom':custom+_unloaded(c,h)}
 

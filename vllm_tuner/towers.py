@@ -98,7 +98,7 @@ def _gemma4(c, H, top):
     k = c.int('default_output_length') or 280
     return _tower('image', c, parts, 2*(c.int('position_embedding_size') or 10240)*E + ch*p*p*E + E*H, tokens=k, patches=k*(c.int('pooling_kernel_size') or 3)**2)
 
-# %% ../nbs/11_towers.ipynb #c006
+# %% ../nbs/11_towers.ipynb #c001
 def _pixtral(c, H, top):
     "No positions, no biases; Mistral-3 merges patches before the projector"
     n,E,I,_,p,image,ch = _facts(c)
@@ -165,6 +165,12 @@ def _merged_siglip(c, H, top):
     if not paddle: k = c.int('num_patches') or 256; fixed = fixed-((_facts(c)[5]//_facts(c)[4])**2-k)*E
     return _tower('image', c, parts, fixed + (2*E if paddle else 8*E), mlp(4*E, 4*E if paddle else top.get('projector_hidden_size') or 2560, H), tokens=k//4, patches=k)
 
+def _cohere2_vision(c, H, top):
+    "Four patches to a token, then a gated projector (Command-A-Vision)"
+    parts,fixed,k = _vit(c, H, top)
+    E,A = _facts(c)[1],top.get('alignment_intermediate_size') or 36864
+    return _tower('image', c, parts, fixed, mlp(4*E,A) + mlp(A//2,H), tokens=k//4*13, patches=k*13)
+
 def _idefics3(c, H, top):
     parts,fixed,k = _vit(c, H, top)
     s = top.get('scale_factor') or 2
@@ -226,12 +232,12 @@ def _mobilenet(c, H, top):
     n = 294_126_912 + (c.int('vocab_size') or 128)*E + 2*E + E*H
     return Tower('image', n, E, 0, 256, 256, 0, 0, 0, (('tp',0),('all',n)))
 
-# %% ../nbs/11_towers.ipynb #c022
+# %% ../nbs/11_towers.ipynb #c005
 _RECIPES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_encoder':_qwen25_vl, 'qwen3_vl':_qwen3_vl, 'qwen3_vl_moe':_qwen3_vl, 'qwen3_5':_qwen3_vl, 'qwen3_5_moe':_qwen3_vl, 'qwen3_omni_moe_vision_encoder':_qwen3_vl, 'qwen4_exp':_qwen3_vl,
     'siglip_vision_model':_siglip, 'siglip2_vision_model':_siglip, 'clip_vision_model':_clip, 'gemma3':_gemma3, 'gemma4_vision':_gemma4, 'paligemma':_paligemma, 'pixtral':_pixtral, 'llama4_vision_model':_llama4, 'llama4':_llama4, 'mllama_vision_model':_mllama,
     'kimi_k25':_moonvit, 'kimi_k3':_moonvit, 'kimi_vl':_moonvit, 'moonvit':_moonvit, 'intern_vit_6b':_internvl, 'internvl_vision':_internvl, 'internvl_chat':_internvl, 'glm4v':_glm4v, 'glm4v_moe':_glm4v, 'glm4v_vision':_glm4v, 'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax,
-    'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio, 'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip, 'gemma3n_vision':_mobilenet, 'gemma3n_audio':_conformer, 'gemma4_audio':_conformer}
-_FIRST = ('paddleocr_vl','lfm2_vl','gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat')  # models whose own name decides: their encoder is a common one, their projector is not
+    'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':_qwen2_audio, 'whisper':_qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio, 'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip, 'cohere2_vision':_cohere2_vision, 'gemma3n_vision':_mobilenet, 'gemma3n_audio':_conformer, 'gemma4_audio':_conformer}
+_FIRST = ('paddleocr_vl','cohere2_vision','lfm2_vl','gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat')  # models whose own name decides: their encoder is a common one, their projector is not
 
 _ALWAYS = {'llama4':('vision_config',), 'step3p7':('vision_config',), 'gemma3n':('vision_config','audio_config')}  # their classes build encoders of the default size when the config describes none
 
