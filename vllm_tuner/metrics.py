@@ -136,9 +136,9 @@ def _mean_ms(p, before, *names):
     "Mean of a histogram of seconds, in ms"
     for n in names:
         c,s = p.sum(n+'_count'),p.sum(n+'_sum')
-        if c is None: continue
+        if c is None or s is None: continue
         if before: c -= before.sum(n+'_count') or 0; s -= before.sum(n+'_sum') or 0
-        return 1000*s/c if c>0 else None
+        return 1000*s/c if c>0 and s>=0 else None
 
 # %% ../nbs/29_metrics.ipynb #c012
 _HITS = ('vllm:prefix_cache_hits_total','vllm:prefix_cache_hits','vllm:gpu_prefix_cache_hits_total','vllm:gpu_prefix_cache_hits'), ('vllm:prefix_cache_queries_total','vllm:prefix_cache_queries','vllm:gpu_prefix_cache_queries_total','vllm:gpu_prefix_cache_queries')

@@ -4,9 +4,10 @@
 
 # %% ../nbs/30_traces.ipynb #c002
 from __future__ import annotations
-import csv, gzip, io, json, math, re, sys
+import csv, gzip, io, json, math, re, sys, warnings
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 import numpy as np
 from .style import esc
@@ -128,6 +129,14 @@ def _numbers(col):
         except ValueError: return math.nan
     return np.array([one(x) for x in col], dtype=float)
 
+def _strict(f):
+    "numpy only warns of a time zone that it does not understand; here that is an error of the row"
+    @wraps(f)
+    def g(*a):
+        with warnings.catch_warnings(): warnings.simplefilter('error'); return f(*a)
+    return g
+
+@_strict
 def _dates(col):
     "A column of dates as seconds since 1970, NaT as NaN; offsets such as +02:00 are honoured"
     def one(x):
@@ -136,11 +145,11 @@ def _dates(col):
         elif s.endswith(' UTC'): s = s[:-4]
         elif (m:=re.search(r'([+-])(\d{2}):?(\d{2})$', s)) and len(s)>16: shift = (1 if m[1]=='+' else -1)*(int(m[2])*60+int(m[3]))*60; s = s[:m.start()]
         try: return np.datetime64(s.strip().replace(' ','T',1)[:29],'ns').astype(np.int64)/1e9-shift
-        except ValueError: return math.nan
+        except (ValueError,Warning): return math.nan
     try:
         if any(str(x)[-1:] in 'ZzC' or '+' in str(x) for x in col[:3]): raise ValueError
         return np.asarray(col, dtype='datetime64[ns]').astype(np.int64)/1e9
-    except (ValueError,TypeError): return np.array([one(x) for x in col], dtype=float)
+    except (ValueError,TypeError,Warning): return np.array([one(x) for x in col], dtype=float)
 
 def _epoch_unit(v):
     "Seconds per unit of a time, by its size: seconds since 1970 have ten digits, milliseconds thirteen ..."

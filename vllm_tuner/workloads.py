@@ -121,7 +121,7 @@ def _lengths(w):
     if o is None: o = _split(seq, w.output_share, 'output_length_distribution')
     seq = named.get('sequence_length_distribution') or Distribution.from_counts(float(x) for x in i.quantile(_MIDS)+o.quantile(_MIDS))
     for d,k in ((i,'input_length_distribution'),(o,'output_length_distribution'),(named.get('batch_size_distribution',{1:1}),'batch_size_distribution')):
-        if min(d)<1: raise ValueError(f'{k} holds {min(d)} but every length and batch must be at least 1')
+        if min(d)<1 or max(d)>1e9: raise ValueError(f'{k} holds {min(d) if min(d)<1 else max(d):g} but every length and batch must lie between 1 and 1,000,000,000')
     return dict(batch_size_distribution=named.get('batch_size_distribution', Distribution({1:1.})), sequence_length_distribution=seq, input_length_distribution=i, output_length_distribution=o)
 
 _MIDS = (np.arange(20)+.5)/20  # twenty equal shares
