@@ -34,6 +34,7 @@ def version(r:dict)->tuple[str,str]: # release, how it is known: 'stated', 'prin
     if r['engine']=='v0': return '0.7.3', 'engine'
     if low>=(0,27,0): return '0.29.0', 'printed'
     if low>=(0,18,0): return '0.19.1' if 'is equivalent' not in text else '0.21.0', 'printed'
+    if 'for non-torch memory' in text and high>=(0,17,1): return '0.17.1', 'printed'   # the long line, without an estimate beside it
     if high<(0,99,0): return '0.10.2', 'printed'
     return '0.19.1', 'printed'
 

@@ -12,10 +12,11 @@ from .units import MiB, ceil_div, show_bytes
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_INSIDE', 'MOE_CHUNK', 'MOE_STAYS', 'SORTED', 'SAMPLED', 'CONSUMED', 'Profile',
-           'runner', 'elements', 'moe_kernel', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'forward_bytes',
-           'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'encoder_items', 'profiled_tower',
-           'encoder_bytes', 'profile', 'activation_bytes', 'live_bytes', 'trace_peak', 'trace_config', 'plot_peaks']
+__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_INSIDE', 'MOE_CHUNK', 'MODULAR', 'SORTED', 'SAMPLED', 'CONSUMED', 'Profile',
+           'runner', 'elements', 'moe_kernel', 'scratch_stays', 'scratch_bytes', 'standin_bytes', 'gemm_scratch',
+           'forward_bytes', 'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'encoder_items',
+           'profiled_tower', 'encoder_bytes', 'profile', 'activation_bytes', 'live_bytes', 'trace_peak', 'trace_config',
+           'plot_peaks']
 
 # %% ../nbs/23_profiler.ipynb #c006
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, w
     'plain':      lambda k,K,i,n: (k*max(n*i,K), k*i)}  # 0.8 to 0.12: the first and third share one
 MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,i: k*(K+3*i)}  # what the kernel itself allocates and frees, 16-bit elements per token; from start-ups at 32,768 and 65,536 tokens
 MOE_CHUNK = (((0,0,0), 32768), ((0,13,0), 16384), ((0,18,0), 0))  # envs.py: VLLM_FUSED_MOE_CHUNK_SIZE, 0 for no chunks
-MOE_STAYS = (0,13,0)                                             # v1/worker/workspace.py: the buffers are kept between layers from here
+MODULAR = {'':(0,15,0), 'fp8':(0,15,0), 'nvfp4':(0,15,0), 'mxfp4':(0,18,0), 'mxfp8':(0,18,0), 'int8':(0,20,0), 'gptq':(0,20,0), 'awq':(0,22,0), 'packed':(0,24,0)}  # form of the experts -> release from which their buffers are vLLM's workspace and stay (v1/worker/workspace.py, fused_moe/oracle/*)
 
 def moe_kernel(
     arch,   # `ModelArch`
@@ -153,20 +154,27 @@ def _fp8_kernel(l, cap, v, e, env):
     return 'triton'
 
 # %% ../nbs/23_profiler.ipynb #c019
-def _expert_tokens(e):
-    "Tokens that the experts of one rank see in a pass"
-    many = e.data_parallel_size if e.data_parallel_size>1 else 1
-    chunk = at(MOE_CHUNK, e.vllm_version)
-    return min(e.max_num_batched_tokens*many, chunk) if chunk else e.max_num_batched_tokens*many
+def _expert_tokens(e, kernel, stays):
+    "Tokens that the experts of one rank see at once; Marlin on its own never worked in chunks"
+    tokens,chunk = e.max_num_batched_tokens*e.data_parallel_size, at(MOE_CHUNK, e.vllm_version)
+    return min(tokens, chunk) if chunk and (kernel!='marlin' or stays) else tokens
 
 def _inner(f, e):
     "Width of an expert on one rank"
     return f.intermediate if e.enable_expert_parallel else f.intermediate//(e.tensor_parallel_size*e.data_parallel_size*e.prefill_context_parallel_size)
 
-def _scratch(f, K, kernel, e):
+def scratch_stays(
+    arch,   # `ModelArch`
+    engine, # resolved
+)->bool:
+    "Whether the experts' buffers outlive a layer"
+    form = arch.quant.experts.form if arch.quant and arch.quant.experts else ''
+    return release(engine.vllm_version)>=MODULAR.get(form,(0,24,0))
+
+def _scratch(f, K, kernel, stays, e):
     "Bytes of vLLM's own scratch, and of what the kernel takes for itself, for one layer"
-    if kernel in ('triton','marlin') and release(e.vllm_version)<MOE_STAYS: kernel = 'plain' if release(e.vllm_version)>=(0,8,0) else 'early'
-    M,i,w = _expert_tokens(e),_inner(f,e),f.latent or K
+    M,i,w = _expert_tokens(e,kernel,stays),_inner(f,e),f.latent or K
+    if kernel in ('triton','marlin') and not stays: kernel = 'plain' if release(e.vllm_version)>=(0,8,0) else 'early'
     a,b = MOE_SCRATCH[kernel](f.topk, w, i, 2 if f.gated else 1)
     own = 0 if kernel in ('trtllm','oai') else 2*M*(max(a,w)+b)
     return own, round(2*M*MOE_INSIDE[kernel](f.topk,w,i)) if kernel in MOE_INSIDE else 0
@@ -180,7 +188,7 @@ def scratch_bytes(
 )->tuple[int,int]: # bytes on one rank: vLLM's own buffers, and what the kernel allocates and frees
     "Scratch of the fused experts, shared by all layers"
     fs = {g.ffn for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank) if isinstance(g.ffn,MoE)}
-    both = [_scratch(f, arch.hidden, moe_kernel(arch,device,engine), engine) for f in fs]
+    both = [_scratch(f, arch.hidden, moe_kernel(arch,device,engine), scratch_stays(arch,engine), engine) for f in fs]
     return max((a for a,_ in both), default=0), max((b for _,b in both), default=0)
 
 # %% ../nbs/23_profiler.ipynb #c023
@@ -214,7 +222,7 @@ def forward_bytes(
     T,b = engine.max_num_batched_tokens, _BYTES.get(engine.dtype,2)
     mixer,wide,routed = elements(arch, engine, pp_rank)
     own,inside = scratch_bytes(arch,device,engine,pp_rank)
-    passing = inside + (0 if release(engine.vllm_version)>=MOE_STAYS else own)
+    passing = inside + (0 if scratch_stays(arch,engine) else own)
     return max(T*b*mixer + standin_bytes(arch,engine), T*b*wide, T*b*routed + passing, 4*T*b*arch.hidden) + _adapters(arch,engine,T)
 
 def _adapters(arch, e, T):
@@ -310,7 +318,8 @@ def encoder_bytes(
     n = encoder_items(t, engine)
     if runner(arch,device,engine)=='v0': n = max(1, engine.max_num_batched_tokens//t.tokens)
     out = n*t.tokens*(t.out or arch.hidden)*b
-    per = max(4*t.hidden + 2*max(t.intermediate, t.hidden), 10*t.hidden)
+    tp = engine.tensor_parallel_size
+    per = max(4*t.hidden + 2*(max(t.intermediate,t.hidden)//tp), 2*t.hidden + 8*t.hidden//tp)
     return n*max(t.patches,t.tokens)*b*per + out, out
 
 # %% ../nbs/23_profiler.ipynb #c038
@@ -325,7 +334,7 @@ def profile(
     e = engine.resolve(arch, device)
     encoder,kept = encoder_bytes(arch,device,e,pp_rank)
     sampler = sampler_bytes(arch,device,e,pp_rank)
-    stays = scratch_bytes(arch,device,e,pp_rank)[0] if release(e.vllm_version)>=MOE_STAYS else 0
+    stays = scratch_bytes(arch,device,e,pp_rank)[0] if scratch_stays(arch,e) else 0
     return Profile(encoder, forward_bytes(arch,device,e,pp_rank)+kept, sampler+kept if sampler else 0, stays+gemm_scratch(device), table_bytes(arch,device,e,pp_rank))
 
 CONSUMED = (0,27,0)  # utils/mem_utils.py: from here on what stays counts as consumed memory, before it as activation
@@ -440,7 +449,7 @@ def _trace_layer(o, g, r, tp, standin, passing):
 def _trace_forward(o, arch, device, e, pp_rank):
     "Every distinct layer once"
     own,inside = scratch_bytes(arch, device, e, pp_rank)
-    passing,standin = inside + (0 if release(e.vllm_version)>=MOE_STAYS else own), standin_bytes(arch, e)
+    passing,standin = inside + (0 if scratch_stays(arch,e) else own), standin_bytes(arch, e)
     for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank):
         _trace_layer(o, g, o.new(e.max_num_batched_tokens, arch.hidden), e.tensor_parallel_size, standin if isinstance(g.mixer,MLA) else 0, passing)
 
@@ -458,14 +467,14 @@ def _trace_sampler(o, arch, device, e):
     noise = o.t.empty_like(probs).exponential_() if kind=='triton' else None
     return probs.argmax(-1), noise, buffer, hidden
 
-def _trace_encoder(o, t, n):
+def _trace_encoder(o, t, n, tp):
     "One layer of an encoder: rotation in 32 bit, then the feed-forward"
     x,h = o.new(n*max(t.patches,t.tokens), t.hidden), o.new(n*max(t.patches,t.tokens), t.hidden)
-    qkv = o.linear(h, 3*t.hidden)
-    turned,out = [qkv[:,:t.hidden].float() for _ in 'qk'], o.new(*x.shape)
-    del qkv, turned
-    extra = o.new(*x.shape)
-    return o.t.nn.functional.relu(o.linear(h, max(t.intermediate,t.hidden))), x, extra, out
+    qkv = o.linear(h, 3*t.hidden//tp)
+    turned,out = [qkv[:,:t.hidden//tp].float() for _ in 'qk'], o.new(x.shape[0], t.hidden//tp)
+    del qkv, turned, out
+    live = [o.new(*x.shape) for _ in 'ab']
+    return o.t.nn.functional.relu(o.linear(h, max(t.intermediate,t.hidden)//tp)), x, live
 
 # %% ../nbs/23_profiler.ipynb #c050
 def _peak(run, o):
@@ -489,7 +498,7 @@ def trace_peak(
     o,p = _Meta(e.dtype if e.dtype in _BYTES else 'bfloat16'), profile(arch, device, e, pp_rank)
     t = profiled_tower(arch, device, e, pp_rank)
     kept = encoder_bytes(arch, device, e, pp_rank)[1]
-    encoder = _peak(lambda: _trace_encoder(o, t, encoder_items(t,e)), o)+kept if t else 0
+    encoder = _peak(lambda: _trace_encoder(o, t, encoder_items(t,e), e.tensor_parallel_size), o)+kept if t else 0
     sampler = _peak(lambda: _trace_sampler(o, arch, device, e), o)+kept if p.sampler else 0
     return Profile(encoder, _peak(lambda: _trace_forward(o, arch, device, e, pp_rank), o)+kept, sampler, p.workspace, p.tables)
 
