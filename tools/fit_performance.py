@@ -218,12 +218,14 @@ class Frozen:
 
 def freeze(c, speed):
     "Simulate a case and keep its schedule"
-    run = simulate(c.arch, c.device, c.engine, c.requests, speed=speed)
+    shared = 496 if c.lab=='4x3090' else 200 if c.record['workload']['dataset']=='sonnet' else 0
+    run = simulate(c.arch, c.device, c.engine, c.requests, speed=speed, shared=shared)
     s = run.steps
     k,d,n,ctx,p,pctx,wait,inv = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9]
     cl = clock(c.arch, c.device, c.engine, speed)
     sizes = np.array(cl.sizes or (0,))
-    tok = n+p
+    if cl.replicas>1: n,ctx,pctx,p = n/cl.replicas,ctx/cl.replicas,pctx*np.minimum(1,cl.budget/(p+1e-9)),np.minimum(p,cl.budget)
+    tok = n*(1+cl.drafts)+p
     inside = tok<=sizes[-1]
     idx = np.where(inside, np.where(p>0, cl.graph[1], cl.graph[0]), 0)
     m = np.where(inside, sizes[np.minimum(np.searchsorted(sizes,tok),len(sizes)-1)], tok)
@@ -235,6 +237,7 @@ def freeze(c, speed):
     rows = np.stack([np.maximum(1,avg(m)/S) if S>1 else avg(m), avg(n)/S, avg(ctx)/S, avg(p)/S, avg(pctx)/S], 1)
     N,N2 = len(run.arrival), max(1,(run.output>1).sum())
     pure = (p==0)|(n==0)
+    n = s[:,3]
     raw = {'tpot':k*inv/N2, 'itl':k*n/max(1,(k*n).sum()), 'itlp':np.where(pure,k*n,0)/max(1,(k*n*pure).sum()), 'ttft':k*wait/N, 'out':k, 'e2e':k*(wait+n)/N}
     raw = {a:add(w) for a,w in raw.items()}
     f = Frozen(c, rows, avg(idx).round().astype(int), {}, {}, {}, {}, run)

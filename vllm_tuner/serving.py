@@ -284,7 +284,7 @@ class Run:
     output:np.ndarray      # answer tokens
     steps:np.ndarray       # one row per stretch: start, steps, seconds, decodes, tokens in sight, prompt tokens, pairs, waiting, blocks in use, sum of 1/(answer-1)
     preemptions:int        # requests thrown out and computed again
-    replicas:int           # data-parallel replicas; the arrays describe one of them
+    replicas:int           # independent data-parallel replicas; the arrays describe one of them
     pool:Pool              # its cache
     saturated:bool         # requests arrived faster than they were served
     longest_graph:int      # largest captured batch
@@ -346,18 +346,22 @@ def simulate(
     seed:int=0,               # of the random numbers
     speed:Speed=PUBLIC,      # coefficients
     kv_tokens:int|None=None,  # tokens that the cache holds, `None` for what `memory` finds
+    shared:int|None=None,     # first tokens that all prompts share and the cache holds once, `None` for what the profile says
 )->Run:
     "Play vLLM's scheduler over a list of requests"
     e = engine.resolve(arch, device)
     r = workload if isinstance(workload,Requests) else requests(workload, n or workload.num_requests or _enough(workload), seed)
-    r = _replica(r, e.data_parallel_size)
+    together = clock(arch, device, e, speed).replicas       # replicas that share experts step as one
+    r = _replica(r, e.data_parallel_size//together)
     p,short = _pool(arch, device, e, kv_tokens)
+    p = replace(p, blocks=p.blocks*together)
     r,notes = _cut(r, e.max_model_len, p.tokens)
     t = speed.table()
-    shared = 0 if isinstance(workload,Requests) or not e.enable_prefix_caching else workload.prefix_tokens
+    if shared is None: shared = 0 if isinstance(workload,Requests) else workload.prefix_tokens
+    if not e.enable_prefix_caching: shared = 0
     if not e.enable_prefix_caching: r = replace(r, cached=np.zeros(len(r),np.int64))
-    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens, e.max_num_seqs, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2), t['api_serial']).serve(_drafted(r, e))
-    return _run(s, r, e, p, t, short+notes)
+    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens*together, e.max_num_seqs*together, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2), t['api_serial']).serve(_drafted(r, e))
+    return _run(s, r, e, p, t, short+notes, e.data_parallel_size//together)
 
 ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # share of proposed tokens that are kept, each given the one before: what vLLM's spec-decode metrics print on chat, about
 
@@ -368,12 +372,12 @@ def _drafted(r, e):
     a = ACCEPTED.get(s.method, .6)
     return replace(r, output=1+np.ceil((r.output-1)/sum(a**i for i in range(s.num_speculative_tokens+1))).astype(np.int64))
 
-def _run(s, r, e, p, t, notes):
+def _run(s, r, e, p, t, notes, replicas):
     "What a server did, as arrays"
     arrive,first,finish = (np.array(x) for x in (s.arrive,s.first,s.finish))
     api = t['api']+t['api_token']*r.input
     steps = np.array(s.log).reshape(-1,10)
-    return Run(arrive, first+api, finish+api, r.input, r.output, steps, s.preempted, e.data_parallel_size, p, _saturated(arrive, finish, steps, r.users), max(e.cudagraph_capture_sizes or (0,)), notes)
+    return Run(arrive, first+api, finish+api, r.input, r.output, steps, s.preempted, replicas, p, _saturated(arrive, finish, steps, r.users), max(e.cudagraph_capture_sizes or (0,)), notes)
 
 def _saturated(arrive, finish, steps, users):
     "Whether a queue was left when the last request arrived"

@@ -342,12 +342,14 @@ class Clock:
     graph:tuple          # index into `launch` for a decode step and for a mixed one within the captured sizes
     stages:int           # pipeline stages
     drafts:int=0         # tokens that a drafter proposes per step
+    replicas:int=1       # data-parallel replicas that share the experts and therefore step together
+    budget:int=10**9     # prompt tokens that one of them takes in a step
 
     def parts(self, m, n, ctx, p, pctx, launch):
         "The fields of a `Step` for `m` tokens after padding, `n` decodes with `ctx` tokens in sight, `p` prompt tokens with `pctx` pairs"
         ex = em = 0.
         for read,E,k,ranks,replicas,math in self.experts:
-            t = m*replicas
+            t = (m-p)*replicas+p   # every replica decodes; a prompt is on one of them
             touched = E*(1-(1-k/E)**t)/ranks
             busiest = touched+(2*log(ranks)*touched*abs(1-touched*ranks/E))**.5 if ranks>1 else touched
             ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
@@ -366,6 +368,7 @@ class Clock:
 
     def shape(self, n, ctx, p=0, pctx=0.):
         "Arguments of `parts`: tokens after padding to a captured size, and what launching costs"
+        if self.replicas>1: n,ctx,pctx,p = n/self.replicas,ctx/self.replicas,pctx*min(1.,self.budget/(p+1e-9)),min(p,self.budget)
         s,m,sizes = self.stages,n*(1+self.drafts)+p,self.sizes
         inside = bool(sizes) and m<=sizes[-1]
         m = sizes[bisect_left(sizes,m)] if inside else m
@@ -380,7 +383,7 @@ def _link(t, device, tp):
     bridge = link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name   # joins two cards
     fast = link.kind=='nvlink' and not (bridge and tp>2)
     latency = t['reduce_nvlink'] if fast else t['reduce_pcie']*tp/2
-    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else device.pcie*t['link_pcie']*2/tp)
+    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else device.pcie*t['link_pcie']*(2/tp)**1.5)
 
 def _host(t, device, e):
     "Host seconds per step, per request, and for a step with prompt tokens"
@@ -428,7 +431,8 @@ def _clock(l, t, d, e):
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
                  l.reduces*latency+l.exchanges*la, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
                  l.logits*t['sampler']/bw, kernels, launch,
-                 *_host(t, d, e), t['frontend'], t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0)
+                 *_host(t, d, e), t['frontend'], t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0,
+                 e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)
 
 # %% ../nbs/33_step_time.ipynb #c033
 def step_time(
