@@ -146,7 +146,7 @@ class Pool:
         score,              # function of (throughput, latency, coverage, batch, gpus, best)
     ):
         self.tables,self.slo,self.score,self.out = tables,slo,score,lengths(workload)[1]
-        self.need = max(slo.min_context, lengths(workload)[2])
+        self.rate = workload.requests_per_second
         self.ratios = [{} for _ in tables]  # figure -> ratios of simulations, latest last
         self.seen = {}                      # (table, row) -> `Candidate`
         self.rows = [{'throughput':t.state.rate*self.out*t.family.servers, 'latency':t.state.ttft+self.out*t.state.tpot, **{k:_SCREENED[k.partition('.')[0]](t.state,self.out)*1e3 for k,_ in slo.limits}} for t in tables]
@@ -162,12 +162,17 @@ class Pool:
         ok = [(t,x,l,t.why==0) for t,x,l in rows if (t.why==0).any()]
         return (max(x[g].max() for t,x,l,g in ok), min(l[g].min() for t,x,l,g in ok), max(_batch(t)[g].max() for t,x,l,g in ok), max(x[g].max()/t.family.gpus for t,x,l,g in ok)) if ok else (1.,)*4
 
+    def queue(self, t)->np.ndarray: # 0 where every request is served
+        "How far a stream of requests is beyond a configuration, as `Broken.excess` counts it"
+        if not self.rate: return 0.
+        return np.where(t.state.saturated, .01+3*np.log(np.maximum(self.rate/np.maximum(t.state.rate*t.family.servers,1e-9), 1)), 0.)
+
     def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits
         "Corrected value of every row of a family"
         t,r = self.tables[k],self.rows[k]
         v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
         over = sum(np.log(np.maximum(r[n]*self.ratio(k,n)/limit, 1)) for n,limit in self.slo.limits) + np.zeros(len(t))
-        over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + 20.*t.state.saturated
+        over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + self.queue(t)
         return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
 
 # %% ../nbs/42_optimizer.ipynb #c015
