@@ -87,10 +87,12 @@ class Broken:
     def excess(self)->float: # 0 where it just holds
         "How far it is missed, as the logarithm of a ratio"
         a,b = max(abs(self.bound),1e-9),max(abs(self.limit),1e-9)
-        return min(20., abs(math.log(a/b))) if math.isfinite(self.bound) else 20.
+        x = min(20., abs(math.log(a/b))) if math.isfinite(self.bound) else 20.
+        return 3*x if self.name=='requests_per_second' else x  # to serve everybody comes before serving some of them fast
 
     def __str__(self):
         if self.name=='requests_per_second': return f'requests arrive at {self.limit:,.4g} a second and leave at {self.value:,.4g}: the queue grows without end'
+        if self.name=='context': return f'requests of up to {self.limit:,.0f} tokens are asked for, and the longest that is served has {self.value:,.0f}'
         said = f'{self.name} {"at least" if self.least else "at most"} {self.limit:,.4g} is asked; {self.value:,.4g} is predicted'
         return said + (f', and {self.bound:,.4g} cannot be ruled out' if self.bound!=self.value else '')
 
@@ -130,8 +132,8 @@ def scores(
     best:tuple,                 # (throughput, latency, batch, throughput per GPU) to compare with
 ):
     "Higher is better; 1 is the best of the candidates"
-    thr,lat,most,per = (max(float(x),1e-9) for x in best)
-    latency = np.maximum(latency, 1e-9)
+    thr,lat,most,per = (min(max(float(x),1e-9),1e12) for x in best)
+    latency = np.clip(latency, 1e-9, 1e12)  # a queue without end waits for ever
     if objective in ('throughput','goodput'): return throughput/thr
     if objective=='latency': return _part(lat,latency)
     if objective=='cost': return throughput/gpus/per
