@@ -41,7 +41,7 @@ HABITS = {
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
     'encoder sees videos, too':'Qwen Intern GlmOcr Glm4 Keye MiniCPMV Molmo2 Ovis2_5 LlavaOnevision MuseGlimmer Phi4MM HCXVision OpenPangu MiMoV2Omni NemotronH_Nano Gemma4',
     'encoder in fp8, too':'Mistral3 Pixtral Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5',  # unless the checkpoint names modules inside it
-    'encoder is whole':'Gemma4',                              # the Transformers library's own modules
+    'encoder is whole':'Gemma4 Gemma3n',                              # the Transformers library's own modules
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
 }
 _STARTS = {k:tuple(v.split()) for k,v in HABITS.items()}
@@ -418,12 +418,6 @@ def _tower_tables(name, t, b):
     if name.startswith('Gemma4'): return t.hidden*b + 8*(head//4) + (2*t.hidden if t.hidden>1024 else 28*t.layers)*b  # the small ones clip, the large ones standardise
     return 4*t.hidden*b if name.startswith('Kimi') else 0
 
-def _implied(arch):
-    "Encoders of fixed size that a class builds though the config is silent: MobileNet-V5 and the speech encoder of Gemma-3n"
-    if arch.architecture!='Gemma3nForConditionalGeneration': return ()
-    H = arch.hidden
-    return (Tower('image', 294_393_152+2049*H, detail=(('all',294_393_152+H),('tp',2048*H))), Tower('audio', 681_573_760+1537*H, detail=(('all',681_573_760+H),('tp',1536*H))))
-
 def towers_of(
     st:Stage, # the stage
     engine,   # `Engine`
@@ -432,7 +426,7 @@ def towers_of(
     if engine.language_model_only or not st.first and st.version>=(0,33,0): return []
     limit = dict(engine.limit_mm_per_prompt or ())
     kinds = lambda t: (t.kind,'video') if t.kind=='image' and has(st.arch,'encoder sees videos, too') else (t.kind,)
-    return [t for t in st.arch.towers or _implied(st.arch) if not all(limit.get(k)==0 for k in kinds(t))]
+    return [t for t in st.arch.towers if not all(limit.get(k)==0 for k in kinds(t))]
 
 # %% ../nbs/20_weights.ipynb #c084
 def _inside(text): return re.search(r'(vis|vit|audio|tower).*\.\d+\.', text) is not None
