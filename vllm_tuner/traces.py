@@ -507,16 +507,21 @@ def _read(text, raw, name, bar, columns, unit, tokenizer, benchmark):
     except (EOFError,OSError) as ex: raise ValueError(f'{name} cannot be read: {ex}') from ex
     s = head.lstrip('\ufeff \t\r\n')
     if not s: raise ValueError(f'{name} is empty')
-    if '\0' in head[:1000] or head[:4000].count('\ufffd')>40: raise ValueError(f'{name} is not text (it looks like a binary file)' + ('; convert Parquet to CSV or JSONL first' if head[:3]=='PAR' else ''))
+    if head[:2]=='\ufffd\ufffd' and head[:200].count('\0')>20: raise ValueError(f'{name} is text in UTF-16; save it as UTF-8 first')
+    if head[:1000].count('\0')>8 or head[:4000].count('\ufffd')>40: raise ValueError(f'{name} is not text (it looks like a binary file)' + ('; convert Parquet to CSV or JSONL first' if head[:3]=='PAR' else ''))
     both = _Prefixed(head, text)
     if s[0]=='[': return _sharegpt_or_table(both, columns, unit, tokenizer, name)
     if s[0]=='{':
-        line = s.split('\n',1)[0]
-        try: one = json.loads(line)
-        except ValueError: one = None
+        one = next((d for d in map(_object, s.split('\n')[:20]) if d is not None), None)
         if isinstance(one,dict) and not {'benchmarks','total_input_tokens'}&set(one) and ('\n' in s.strip() or _roles(one, columns).get('input')): return _jsonl(_lines(both, raw, bar), columns, unit, name)
         return _document(both, name, benchmark, columns, unit)
     return _csv(_lines(both, raw, bar), columns, unit, name)
+
+def _object(line):
+    "A line that is a JSON object, or `None`"
+    try: d = json.loads(line)
+    except (ValueError,RecursionError): return None
+    return d if isinstance(d,dict) else None
 
 class _Prefixed:
     "A text stream whose first characters were already read"
