@@ -20,8 +20,8 @@ from .versions import release
 # %% auto #0
 __all__ = ['REFERENCE', 'LABELS', 'KNOBS', 'Observation', 'model_id', 'observation', 'observations', 'measured', 'predicted',
            'bounds', 'Term', 'Explanation', 'explanation_rows', 'explain', 'plot_explanation', 'Cause', 'Comparison',
-           'comparison_rows', 'compare', 'Calibration', 'calibration_rows', 'fit', 'profile_text', 'save_profile',
-           'load_profile', 'era', 'kind_of', 'Score', 'Scores', 'score']
+           'comparison_rows', 'compare', 'plot_comparison', 'Calibration', 'calibration_rows', 'fit', 'profile_text',
+           'save_profile', 'load_profile', 'era', 'kind_of', 'Score', 'Scores', 'score']
 
 # %% ../nbs/51_calibration.ipynb #c005
 REFERENCE = AutotuningParameters()  # the calibrated model, uncorrected
@@ -343,7 +343,7 @@ def _rule_causes(before, after, va, vb):
     out = [Cause(words[k], gib(-d), round(-d*per), 'rule') for k in words if (d:=getattr(after,k)-getattr(before,k))]
     rest = after.plan.kv_tokens-before.plan.kv_tokens-sum(c.tokens for c in out)
     kv = gib(after.kv_cache-before.kv_cache)-sum(c.kv_gib for c in out)
-    if abs(rest)>.002*max(1,before.plan.kv_tokens) or abs(kv)>.005 or rest and not out: return out+[Cause(f'tokens as {vb} counts them from the same bytes', kv, rest, 'rule')]
+    if abs(rest)>.002*max(1,before.plan.kv_tokens) or abs(kv)>.005 or rest and not out: return out+[Cause(f'tokens as {vb} counts them from the same bytes'+(', concurrency times max_model_len' if release(vb)>=(0,20,0)>release(va) else ''), kv, rest, 'rule')]
     return [replace(c, kv_gib=c.kv_gib+kv, tokens=c.tokens+rest) if i==0 else c for i,c in enumerate(out)]  # rounding to whole blocks
 
 def _causes(a, b, params):
@@ -393,6 +393,25 @@ def compare(
     return Comparison(a, b, tuple(keep), diff('kv_cache'), gib(end.kv_cache-start.kv_cache), diff('kv_tokens'), end.plan.kv_tokens-start.plan.kv_tokens, _beyond(a, b, a.observed, b.observed))
 
 # %% ../nbs/51_calibration.ipynb #c033
+def plot_comparison(
+    c:Comparison, # what `compare` returned
+    ax=None,      # axes to draw on
+):
+    "The way from one cache to the other, one step per cause, GiB"
+    from vllm_tuner.style import GREEN, GREY, RED, new_axes
+    steps = [x for x in c.causes if abs(x.kv_gib)>=.005]
+    ends = [gib(memory(x.arch, x.device, x.engine).kv_cache) for x in (c.a,c.b)]
+    ax = ax or new_axes(7.5, 1.3+.36*len(steps)); at = ends[0]
+    ax.barh(0, at, color=GREY, height=.6)
+    for y,x in enumerate(steps,1):
+        ax.barh(y, x.kv_gib, left=at, color=GREEN if x.kv_gib>0 else RED, height=.6); at += x.kv_gib
+        ax.text(max(at,at-x.kv_gib), y, f' {x.kv_gib:+.2f}', va='center', fontsize=8)
+    ax.barh(len(steps)+1, at, color=GREY, height=.6)
+    low = min([*ends,at])-1.2*max([abs(x.kv_gib) for x in steps], default=1)
+    ax.set_yticks(range(len(steps)+2), [f'{c.a.name}: {ends[0]:.2f}', *(x.what.replace(', a default','') for x in steps), f'{c.b.name}: {at:.2f}'], fontsize=8); ax.invert_yaxis(); ax.set(xlabel='KV cache [GiB]', xlim=(max(0,low),ax.get_xlim()[1]+.12*(ax.get_xlim()[1]-max(0,low))))
+    return ax
+
+# %% ../nbs/51_calibration.ipynb #c037
 _FLOOR = .25  # GiB
 KNOBS = ('activation_memory_factor','non_torch_memory_factor','graph_memory_overhead_base_ratio','graph_memory_batch_scaling_factor')
 _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
@@ -427,7 +446,7 @@ def calibration_rows(
     rows += [(f'KV cache error, {label}', err(v)) for label,v in (('reference',c.before),('fitted',c.after),('each log left out in turn',c.left_out)) if v]
     return rows + [('fitted to', f'{c.logs} start' + ('s' if c.logs!=1 else '') + (f': {c.note}' if c.note else ''))]
 
-# %% ../nbs/51_calibration.ipynb #c034
+# %% ../nbs/51_calibration.ipynb #c038
 def _linear(x):
     "Terms at the reference, GiB, and their slopes by knob"
     at = lambda **kw: predicted(memory(x.arch, x.device, x.engine, AutotuningParameters(**kw)))
@@ -462,7 +481,7 @@ def _prior(xs):
         out.append(min(2., max(.15, 2*median(rel))) if rel else .5)
     return out
 
-# %% ../nbs/51_calibration.ipynb #c036
+# %% ../nbs/51_calibration.ipynb #c040
 def _solve(a, b):
     "Solution of a small positive definite system, and its inverse's diagonal"
     n = len(a)
@@ -505,7 +524,7 @@ def _kv_error(x, params):
 
 def _errors(pairs): return tuple(round(e,6) for x,p in pairs if (e:=_kv_error(x,p)) is not None)
 
-# %% ../nbs/51_calibration.ipynb #c037
+# %% ../nbs/51_calibration.ipynb #c041
 def _ours(xs):
     "The logs whose weights are those of the model they are said to be of, and a word on the others"
     kept,foreign = [],[]
@@ -536,7 +555,7 @@ def fit(
     return Calibration(**{k:getattr(whole,k) for k in _DEFAULTS}, uncertainty=tuple(zip(KNOBS,(round(s,4) for s in sd))), logs=len(xs), before=_errors((x,AutotuningParameters()) for x in xs), after=_errors((x,whole) for x in xs),
                        left_out=_errors(zip(xs,others)), note='; '.join([note or names[:200], *foreign])[:400])
 
-# %% ../nbs/51_calibration.ipynb #c042
+# %% ../nbs/51_calibration.ipynb #c046
 _LIMIT = 2**18 # characters of a profile
 
 def profile_text(
@@ -578,7 +597,7 @@ def _read_toml(text):
         except (ValueError,ZeroDivisionError,RecursionError) as ex: raise ValueError(f'line {n} is {line[:60]!r}; a profile holds lines such as activation_memory_factor = 0.34') from ex
     return out
 
-# %% ../nbs/51_calibration.ipynb #c043
+# %% ../nbs/51_calibration.ipynb #c047
 def load_profile(
     source, # path, or the text of a profile
 )->Calibration:
@@ -597,7 +616,7 @@ def load_profile(
     sd = about.get('uncertainty') if isinstance(about.get('uncertainty'),dict) else {}
     return Calibration(**raw, uncertainty=tuple((k,real(v,k,0)) for k,v in sd.items() if k in KNOBS), logs=int(real(about.get('logs',0),'logs',0,1e6)), before=nums(about.get('before')), after=nums(about.get('after')), left_out=nums(about.get('left_out')), note=str(about.get('note',''))[:400])
 
-# %% ../nbs/51_calibration.ipynb #c047
+# %% ../nbs/51_calibration.ipynb #c051
 def era(
     version:str, # vLLM's
 )->str:
@@ -639,7 +658,7 @@ class Scores:
         row = lambda r,t: '<tr>'+''.join(f'<{t} style="text-align:{"left" if i in (0,1,6) else "right"}">{esc(x)}</{t}>' for i,x in enumerate(r))+'</tr>'
         return '<table>'+row(head,'th')+''.join(row(r,'td') for r in body)+'</table>'
 
-# %% ../nbs/51_calibration.ipynb #c048
+# %% ../nbs/51_calibration.ipynb #c052
 def _score(group, term, rows):
     "One line of the table from (name, predicted, observed, inside)"
     err = [(p-o)/abs(o) for _,p,o,_ in rows]
