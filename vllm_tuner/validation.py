@@ -12,7 +12,7 @@ from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamb
 from .versions import NEWEST, at, release
 from .backends import BACKENDS, Need, accepts, candidates, fa_version
 from .defaults import derived_len
-from .engine import Engine, _kind, _need, attentions as _inside
+from .engine import Engine, _kind, _need, attentions as _inside, uses_v0
 from .flags import Command, _facts, first_release, flag_kind, lacks, serves, settings, to_flags
 from .kv_cache import kv_plan
 from .memory import baseline_bytes, memory
@@ -449,6 +449,8 @@ def alignment_rules(c:Case):
 def _no_room(c:Case, need:int, have:int, most:int)->str:
     "vLLM's sentence about a request that does not fit, in the wording of the release"
     n,v = c.e.max_model_len,c.version
+    if uses_v0(c.arch, c.device, c.e):
+        return f"The model's max seq len ({n}) is larger than the maximum number of tokens that can be stored in KV cache ({most}). Try increasing `gpu_memory_utilization` or decreasing `max_model_len` when initializing the engine."
     a,b = (f'{round(gib(need),2)} GiB',f'{round(gib(have),2)} GiB') if v>=(0,19,0) else (f'{gib(need):.2f} GiB',f'{gib(have):.2f} GiB')
     head = f"To serve at least one request with the model{'s' if v<(0,9,0) else ''}'s max seq len ({n}), ({a} KV cache is needed, which is larger than the available KV cache memory ({b})."
     if v<(0,9,0): return head
