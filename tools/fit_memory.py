@@ -143,7 +143,7 @@ PROVENANCE = {
 SPREAD = {  # one spread of a term: a share of it and GiB besides, by kind of start-up
     'weights':    {'share':.002, 'gib':{'plain':.015, 'quantised':.15, 'tower':.1, 'unknown':.3, 'drafter':.5}},
     'activation': {'share':.02,  'gib':{'plain':.02, 'card':.08, 'sort':.45, 'experts':.25, 'tower':.2, 'consumed':.35, 'drafter':.3, 'v0':.02, 'assumed':.1}},
-    'non_torch':  {'share':.08,  'gib':{'plain':.02, 'card':.1, 'ranks':.45, 'consumed':.25, 'v0':.08, 'unified':3., 'assumed':.1}},
+    'non_torch':  {'share':.08,  'gib':{'plain':.02, 'card':.1, 'ranks':.45, 'hopper':.2, 'consumed':.25, 'v0':.08, 'unified':3., 'assumed':.1}},
     'cuda_graph': {'share':.35,  'gib':{'plain':.05}}}
 LEVELS = (.25,.5,.68,.8,.9,.95,.99)
 

@@ -60,7 +60,7 @@ def budget_bytes(
 def _kinds(arch, device, engine):
     "What makes a start-up less certain"
     e,v,who = engine,release(engine.vllm_version),runner(arch,device,engine)
-    return {'plain':True, 'quantised':arch.quant is not None, 'experts':any(isinstance(g.ffn,MoE) for g in arch.groups), 'tower':bool(arch.towers) and not e.language_model_only, 'ranks':e.world_size>1,
+    return {'plain':True, 'quantised':arch.quant is not None, 'experts':any(isinstance(g.ffn,MoE) for g in arch.groups), 'tower':bool(arch.towers) and not e.language_model_only, 'ranks':e.world_size>1 and device.capability!=(9,0), 'hopper':e.world_size>1 and device.capability==(9,0),
             'consumed':v>=CONSUMED, 'unified':device.unified, 'unknown':bool(arch.unknown), 'card':device.capability!=(9,0), 'assumed':bool(device.assumed), 'drafter':e.speculative_config is not None,
             'v0':who=='v0', 'sort':who=='v1' and v<(0,11,0)}
 
