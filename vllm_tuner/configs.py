@@ -562,7 +562,7 @@ def _dory(c, h, kind, sparse):
 _LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
-# %% ../nbs/12_configs.ipynb #c019
+# %% ../nbs/12_configs.ipynb #c016
 _TEXT = ('text_config','llm_config','language_config','text_model_config','lm_config','language_model_config')
 
 def text_part(
@@ -573,7 +573,8 @@ def text_part(
     whole = config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config
     inner = next((whole[k] for k in _TEXT if isinstance(whole.get(k),dict) and whole[k]), None)
     if inner is None: return whole
-    return {**{k:w[k] for w in (config,whole) for k in ('tie_word_embeddings','torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('tie_word_embeddings','torch_dtype','dtype')}}
+    tied = [w['tie_word_embeddings'] for w in (config,whole,inner) if w.get('tie_word_embeddings') is not None]
+    return {**{k:w[k] for w in (config,whole) for k in ('torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('torch_dtype','dtype')}, **({'tie_word_embeddings':all(tied)} if tied else {})}
 
 # %% ../nbs/12_configs.ipynb #c058
 def _per_layer_inputs(c, f):
