@@ -151,9 +151,11 @@ def by_release(
     table:dict,   # release -> anything
     version:str,  # whose row is asked for
 ):
-    "The row of the newest release not newer than `version`, or the oldest one"
-    rows = sorted(table, key=release)
-    return table[next((r for r in reversed(rows) if release(r)<=release(version)), rows[0])]
+    "The rows of the known releases on both sides of a version in one; the newer says what both have"
+    rows,v = sorted(table, key=release),release(version)
+    below,above = next((r for r in reversed(rows) if release(r)<=v), rows[0]), next((r for r in rows if release(r)>=v), rows[-1])
+    a,b = table[below],table[above]
+    return {**a,**b} if isinstance(a,dict) else [*b, *(x for x in a if x not in b)]
 
 _SAME_METHOD = ({'awq','auto_awq','awq_marlin','moe_wna16','inc','humming'}, {'gptq','auto_gptq','gptq_marlin','moe_wna16','inc','humming'}, {'mxfp4','gpt_oss_mxfp4','humming'},
                 {'modelopt','modelopt_fp4','modelopt_mxfp8','modelopt_mixed'}, {'fp8','deepseek_v4_fp8','humming'}, {'compressed-tensors','humming'})  # what an override may turn into what
@@ -176,6 +178,8 @@ def quantization_rules(c:Case):
     if not name or name not in known:
         if own and own not in known: yield Draft('error','unknown-quantization', f'Unknown quantization method: {own}. Must be one of {list(known)}.', (), f'vLLM {c.asked.vllm_version} cannot read this checkpoint; take one in another format')
         return
+    faster = f'{name}_marlin'                                     # what vLLM makes of these two by itself where the card can
+    if not asked and known.get(faster) and c.device.capability[0]*10+c.device.capability[1]>=(known[faster][0] or 0): name = faster
     yield from _gates(c, name, known[name])
 
 def _gates(c:Case, name:str, gate):
@@ -371,7 +375,7 @@ def backend_rules(c:Case):
     "Some backend serves every attention layer"
     if c.device.vendor!='NVIDIA' or c.version<(0,11,0): return
     for m in attentions(c.arch):
-        if isinstance(m,CrossAttention) or isinstance(m,Attention) and not m.causal: continue
+        if isinstance(m,CrossAttention) or isinstance(m,Attention) and not m.causal or isinstance(m,MLA) and m.window: continue  # the last have kernels of their own
         n = _need(m, c.arch, replace(c.asked, dtype=c.e.dtype))
         own = c.asked.attention_backend
         names = (own,) if own in BACKENDS and (BACKENDS[own].mla,BACKENDS[own].sparse)==(n.mla,n.sparse) else candidates(n, c.device.capability, c.asked.vllm_version)
