@@ -667,7 +667,7 @@ def _score(group, term, rows):
     return Score(group, term, len(rows), median(size), size[min(len(size)-1, math.ceil(.9*len(size))-1)], abs(err[k]), rows[k][0], median(err), sum(r[3] for r in rows)/len(rows))
 
 def score(
-    records,                    # `Observation`s, or anything with their fields
+    records,                    # `Observation`s, anything with their fields, or logs
     params:AutotuningParameters=REFERENCE, # corrections in force
     by:tuple[str,...]=(),       # also grouped: 'era', 'architecture', 'device'
     terms:tuple[str,...]=('weights','activation','non_torch','cuda_graph_estimate','cuda_graph','kv_cache','kv_tokens'), # what to score
@@ -677,8 +677,8 @@ def score(
     labels = {'era':lambda x: era(x.engine.vllm_version), 'architecture':lambda x: kind_of(x.arch), 'device':lambda x: x.device.name}
     if (bad:=[b for b in by if b not in labels]): raise ValueError(f'by holds {bad[0]!r} but must be of {", ".join(labels)}')
     for x in records:
-        try: e = explain(x, params=params) if isinstance(x,Observation) else explain(Observation(x.arch,x.device,x.engine,x.observed,x.name), params=params)
-        except ValueError as ex: refused.append((x.name, str(ex)[:200])); continue
+        try: x = x if isinstance(x,Observation) else Observation(x.arch,x.device,x.engine,x.observed,x.name) if hasattr(x,'observed') else observation(x); e = explain(x, params=params)
+        except ValueError as ex: refused.append((getattr(x,'name',str(x)[:60]), str(ex)[:200])); continue
         for t in e.terms:
             if t.name in terms and t.observed:
                 for g in ('all', *(labels[b](x) for b in by)): groups.setdefault((g,t.name),[]).append((x.name, t.predicted, t.observed, t.inside))
