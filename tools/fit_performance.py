@@ -307,7 +307,7 @@ def show(title, fig):
 # ---------------------------------------------------------------- fitting
 
 SIGMA = {'tpot':.10, 'out':.15, 'ttft':.30, 'e2e':.15}   # what a metric may be off
-DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.2),('expert_read:{f}@{a}',.3),('expert_math:{f}@{a}',.35),('kv@{a}',.08),('attention@{a}',.25),('layer@{a}',.25),('moe_layer:{k}',.25),('moe_layer:{k}@{a}',.35),('gpu@{g}',.05))
+DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.12),('expert_read:{f}@{a}',.3),('expert_math:{f}@{a}',.25),('kv@{a}',.08),('attention@{a}',.25),('layer@{a}',.25),('moe_layer:{k}',.25),('moe_layer:{k}@{a}',.35),('gpu@{g}',.05))
 
 def parameters(bench):
     "Names, prior values and standard deviations: the shipped ones, and the deviations that the data can speak about"
