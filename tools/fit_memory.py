@@ -206,13 +206,17 @@ def show(title, rows):
         print(f'--- {title}: {name}')
         for term,x in score(rows, pick).items(): print(f"{term:15} n={x['n']:3} median {x['median']:6.2f} %  p90 {x['p90']:7.2f} %  worst {x['worst']:8.2f} %   median {x['gib']:.3f} GiB, p90 {x['gib90']:.2f}")
 
-def left_out(subjects, old)->list:
-    "Every record predicted by coefficients fitted without its family"
+def left_out(subjects, old, key=family)->list:
+    "Every record predicted by coefficients fitted without its like: without its family, or its source"
     out = []
-    for f in sorted({family(r,a) for r,a,_,_ in subjects}):
-        mine = [s for s in subjects if family(s[0],s[1])==f]
-        out += predictions(mine, coefficients([s for s in subjects if family(s[0],s[1])!=f], old))
+    for f in sorted({key(r,a) for r,a,_,_ in subjects}):
+        mine = [s for s in subjects if key(s[0],s[1])==f]
+        out += predictions(mine, coefficients([s for s in subjects if key(s[0],s[1])!=f], old))
     return out
+
+def origin(r:dict, a)->str:
+    "What is left out together: everything one author published in one place"
+    return re.sub(r'(github.com/[^/]+/[^/]+).*', r'\1', re.sub(r'\s*\(.*', '', r['source']))
 
 def distil(left_out, bad)->dict:
     "The scoreboard's records: what was run, what was printed, what coefficients fitted without that family predict (GiB)"
@@ -226,7 +230,7 @@ def distil(left_out, bad)->dict:
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ap.add_argument('folder'); ap.add_argument('--write', action='store_true')
+    ap.add_argument('folder'); ap.add_argument('--write', action='store_true'); ap.add_argument('--sources', action='store_true', help='leave whole sources out as well (a minute)')
     args = ap.parse_args()
     old = json.loads(FILE.read_text(encoding='utf-8'))
     subjects,bad = subjects_of(read(args.folder))
@@ -238,6 +242,7 @@ def main():
     coef['tails'] = tails(out)
     use(coef)
     print('tails', coef['tails'], {n:{l:round(coverage(out,p,l),3) for l in (.5,.8,.9)} for n,p in SETS.items()})
+    if args.sources: show('whole sources left out', left_out(subjects, old, origin))
     print(f'{len(bad)} records without a known model or card')
     coef['provenance'] = PROVENANCE
     if args.write:
