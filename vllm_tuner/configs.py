@@ -365,7 +365,7 @@ def layer_kinds(
     if 'sliding_attention' in stated and (not c.int('sliding_window') or not c.flag('use_sliding_window',True)): stated = ['full_attention' if k=='sliding_attention' else k for k in stated]
     return stated
 
-# %% ../nbs/12_configs.ipynb #c006
+# %% ../nbs/12_configs.ipynb #c019
 def _up(c, h): return 'up' in h or c('mlp_hidden_act')=='relu2'
 
 def dense(
@@ -413,7 +413,6 @@ def sparse_layers(
     L:int,    # layers
 )->list[bool]:# which of them are mixtures
     "Where the experts are"
-    every = [True]*L
     if (c.int('experts') or c.sub('ffn_config').get('moe_num_experts') or 0)<2 or c('enable_moe_block') is False: return [False]*L
     kinds,named,freq = c.seq('mlp_layer_types'),c('moe_layers_enum') or c('moe_layers') or (),c('moe_layer_freq')
     if len(kinds)>=L: return [k in ('sparse','moe','hash_moe') for k in kinds[:L]]
@@ -425,7 +424,7 @@ def sparse_layers(
     first,last,only = c.int('first_k_dense_replace') or c.int('moe_layer_start_index') or 0, c.int('moe_layer_end_index'), c.seq('mlp_only_layers')
     last = L-1 if last is None or last<0 else last
     freq = freq if isinstance(freq,int) and freq>0 else 1
-    return [first<=i<=last and (i+1)%step==0 and i%freq==0 and i not in only for i in every and range(L)]
+    return [first<=i<=last and (i+1)%step==0 and i%freq==0 and i not in only for i in range(L)]
 
 # %% ../nbs/12_configs.ipynb #c013
 _MIXERS = {'mamba':mamba, 'mamba2':mamba, 'conv':shortconv, 'linear_attention':linear, 'compressed':compressed}
@@ -576,7 +575,7 @@ def text_part(
     tied = [w['tie_word_embeddings'] for w in (config,whole,inner) if w.get('tie_word_embeddings') is not None]
     return {**{k:w[k] for w in (config,whole) for k in ('torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('torch_dtype','dtype')}, **({'tie_word_embeddings':all(tied)} if tied else {})}
 
-# %% ../nbs/12_configs.ipynb #c058
+# %% ../nbs/12_configs.ipynb #c021
 def _per_layer_inputs(c, f):
     "Gemma-3n and -4: a second table of embeddings, one slice per layer; streams that Gemma-3n mixes"
     p = c.int('hidden_size_per_layer_input')
@@ -623,7 +622,6 @@ def _frame(c, h, f):
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)
-    if f.startswith('llama4') and c.flag('use_qk_norm'): custom += (('qk_l2_norm',1),)
     if 'gate_lower_bound' in c.sub('linear_attn_config') or c('kda_lower_bound') is not None: custom += (('gate_lower_bound',1),)
     return {**out, 'extra':extra, 'custom':custom+_unloaded(c,h)}
 

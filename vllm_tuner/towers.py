@@ -51,7 +51,7 @@ def _tower(kind, c, parts, fixed, shared=0, tokens=0, patches=0, out=0):
     divided,rest = parts
     return Tower(kind, divided+rest+fixed+shared, E, n, tokens, patches, I, heads, out, (('tp',divided+shared),('all',rest+fixed)))
 
-# %% ../nbs/11_towers.ipynb #c004
+# %% ../nbs/11_towers.ipynb #c006
 def _qwen_vl(c, H, top, kind=2):
     n,E,I,_,p,_,ch = _facts(c)
     out = H if kind==2 and 'embed_dim' in c.config and not c.int('out_hidden_size') else c.int('out_hidden_size') or (c.int('hidden_size') if kind==2 and c.int('embed_dim') else H)
@@ -60,8 +60,8 @@ def _qwen_vl(c, H, top, kind=2):
     rms = kind==2.5
     deep = len(c.seq('deepstack_visual_indexes')) if kind==3 else 0
     patch = ch*t*p*p*E + (E + (c.int('num_position_embeddings') or 0)*E if kind==3 else 0)
-    merge = (mlp(m,m,out)-out)*(1+deep)
-    return _tower('image', c, blocks(n,E,I,gated=rms,norm_bias=not rms), patch + E*(1 if rms else 2) + deep*2*m + out*(1+deep), merge, tokens=16384, patches=65536, out=out)
+    merge = mlp(m,m,out)*(1+deep)
+    return _tower('image', c, blocks(n,E,I,gated=rms,norm_bias=not rms), patch + E*(1 if rms else 2) + deep*2*m, merge, tokens=16384, patches=65536, out=out)
 
 def _qwen25_vl(c, H, top): return _qwen_vl(c, H, top, 2.5)
 def _qwen3_vl(c, H, top): return _qwen_vl(c, H, top, 3)
@@ -69,8 +69,7 @@ def _qwen3_vl(c, H, top): return _qwen_vl(c, H, top, 3)
 def _vit(c, H, top, cls=0, pre=0, patch_bias=True, post=2):
     "A plain ViT: positions, blocks, a last norm (SigLIP, CLIP)"
     n,E,I,_,p,image,ch = _facts(c)
-    deep = n-1 if top.get('vision_feature_layer')==-2 and False else n
-    return blocks(deep,E,I), ch*p*p*E + E*patch_bias + ((image//p)**2+cls)*E + cls*E + pre*E + post*E, (image//p)**2
+    return blocks(n,E,I), ch*p*p*E + E*patch_bias + ((image//p)**2+cls)*E + cls*E + pre*E + post*E, (image//p)**2
 
 def _siglip(c, H, top):
     parts,fixed,k = _vit(c, H, top)
@@ -98,7 +97,7 @@ def _gemma4(c, H, top):
     k = c.int('default_output_length') or 280
     return _tower('image', c, parts, 2*(c.int('position_embedding_size') or 10240)*E + ch*p*p*E + E*H, tokens=k, patches=k*(c.int('pooling_kernel_size') or 3)**2)
 
-# %% ../nbs/11_towers.ipynb #c001
+# %% ../nbs/11_towers.ipynb #c014
 def _pixtral(c, H, top):
     "No positions, no biases; Mistral-3 merges patches before the projector"
     n,E,I,_,p,image,ch = _facts(c)
@@ -111,7 +110,7 @@ def _llama4(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
     k,r,mid = (image//p)**2,c.real('pixel_shuffle_ratio') or .5,c.int('projector_output_dim') or 4096
     adapter = mlp(I, c.int('projector_input_dim') or 4096, mid, bias=False)
-    return _tower('image', c, blocks(n,E,I), E + (k+1)*E + 4*E, ch*p*p*E + adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
+    return _tower('image', c, blocks(n,E,I), ch*p*p*E + E + (k+1)*E + 4*E, adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
 
 def _mllama(c, H, top):
     "Tiles with positions of their own, a second stack of gated global layers"
