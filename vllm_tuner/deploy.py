@@ -63,6 +63,7 @@ def deployment(
 )->Deployment:
     "A plan as a deployment"
     if isinstance(plan,Deployment): return replace(plan, **more) if more else plan
+    if plan.engine is None: raise ValueError('the plan has no configuration that starts, so there is nothing to deploy' + (f"; it would start with {plan.changes[0]}" if getattr(plan,'changes',()) else ''))
     d = plan.device
     notes = tuple(plan.notes()) if hasattr(plan,'notes') else ()
     target = getattr(plan,'concurrency',None)
