@@ -12,7 +12,8 @@ from .devices import Node, node
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, per_million, price, scores, slo_of
 from .layers import MLA, MoE
-from .optimizer import ENGINE, Candidate, Plan, candidate, goodput, notes, search
+from .candidates import Candidate, candidate, goodput
+from .optimizer import ENGINE, Plan, notes, search
 from .screen import PARAMS, lengths
 from .units import ceil_div
 from .validation import attentions, kv_heads

@@ -7,226 +7,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 import numpy as np
-from .devices import Device, devices
+from .candidates import Candidate, Pool, achieved, candidate, goodput, simulate_best
 from .engine import Engine
-from .goals import OBJECTIVES, SLO, Broken, bound, broken, per_million, price, scores, slo_of
+from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of
 from .memory import memory
-from .models import arch as named, catalogue
-from .screen import ALLOW, BUDGETS, PARAMS, SEQS, Family, curve, demand, families, lengths, margin, request_bytes, shares, steady, table
-from .serving import predict
+from .reasons import Change, Why, bindings, climb, cures, effect, lean, reasons, refine, shortage, siblings_of
+from .screen import ALLOW, PARAMS, Family, curve, demand, families, lengths, request_bytes, shares, steady, table
 from .units import show_bytes
-from .validation import Fix, check, refusal
+from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'FLAGS', 'Candidate', 'share', 'candidate', 'goodput', 'Pool', 'simulate_best', 'Why', 'Rejected', 'Change',
-           'Plan', 'notes', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'shortage', 'cures',
-           'siblings_of', 'search', 'offers', 'Frontier', 'nondominated', 'pareto']
+__all__ = ['ENGINE', 'Rejected', 'Plan', 'notes', 'search', 'offers', 'Frontier', 'nondominated', 'pareto']
 
 # %% ../nbs/42_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    "One configuration, worked out"
-    arch:object              # `ModelArch`
-    engine:Engine            # flags as they would be written
-    replicas:int             # independent servers
-    memory:object            # `Memory` of the worst rank, `None` if vLLM refuses before
-    prediction:object        # `Prediction` of one replica, `None` if it does not start
-    refused:str=''           # vLLM's sentence, '' if it starts
-    broken:tuple[Broken,...]=()  # limits that do not hold
-    concurrency:float=0.     # requests of mean length that may be in flight, over all servers
-    score:float=0.           # objective, relative to the best: higher is better
-    goodput:float|None=None  # requests per second over all replicas that keep the limits, where that was asked
-    arriving:float|None=None # generated tokens per second that an endless stream of requests asks for, where that is served in full
-
-    @property
-    def servers(self)->int: # engines that share the load
-        "Replicas times data-parallel ranks"
-        return self.replicas*self.engine.data_parallel_size
-
-    @property
-    def gpus(self)->int: # GPUs of all servers
-        "GPUs that it occupies"
-        return self.servers*self.engine.world_size
-
-    @property
-    def throughput(self)->float: # generated tokens per second, all replicas
-        "What all replicas generate; of an endless stream that they keep up with, what it asks for: a finite run ends in a slow tail"
-        return self.arriving if self.arriving is not None else self.prediction.output_tokens_per_second*self.replicas if self.prediction else 0.
-
-    @property
-    def sound(self)->bool:
-        "It starts and keeps every limit"
-        return not self.refused and not self.broken
-
-    @property
-    def excess(self)->float: # 0 when every limit holds
-        "How far limits are missed"
-        return sum(b.excess for b in self.broken) if self.prediction else math.inf
-
-    @property
-    def batch(self)->float: # requests
-        "The batch that the score counts: what may be in flight, up to half as much again as is; room that nobody fills buys nothing"
-        return min(self.concurrency, 1.5*self.prediction.concurrency*self.replicas+1) if self.prediction else 0.
-
-def share(
-    w:WorkloadProfile, # the whole workload
-    servers:int,       # engines that share it
-)->WorkloadProfile:
-    "What one of several servers gets"
-    part = lambda n: n and max(1, math.ceil(n/servers))
-    return w if servers==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second/servers, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
-
-# %% ../nbs/42_optimizer.ipynb #c006
-def candidate(
-    arch,                      # `ModelArch`
-    device,                    # `Device`
-    engine:Engine,             # flags
-    workload:WorkloadProfile,  # the whole of it
-    slo:SLO|None=None,         # what must hold
-    params=PARAMS,             # corrections
-    replicas:int=1,            # independent servers
-)->Candidate:
-    "Verdict, ledger and prediction of one configuration"
-    try: said = refusal(arch, device, engine)
-    except ValueError as ex: said = str(ex)
-    if said: return Candidate(arch, engine, replicas, None, None, said)
-    m = memory(arch, device, engine, params)
-    available = tuple(s.available for s in m.per_stage) if not engine.kv_cache_memory_bytes else m.kv_cache
-    said = refusal(arch, device, engine, available)
-    if said: return Candidate(arch, engine, replicas, m, None, said)
-    e,servers = engine.resolve(arch, device), replicas*engine.data_parallel_size
-    p = predict(arch, device, engine, share(workload,replicas), None if params==PARAMS else m.plan.kv_tokens)
-    i,o,longest = lengths(workload)
-    n = servers*min(e.max_num_seqs, m.kv_cache/request_bytes(arch, device, e, i+o/2))
-    s = slo or SLO()
-    stream = workload.requests_per_second*o if workload.requests_per_second and not workload.num_requests and not p.saturated else None
-    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n, arriving=stream)
-
-# %% ../nbs/42_optimizer.ipynb #c010
-def goodput(
-    arch,                      # `ModelArch`
-    device,                    # `Device`
-    engine:Engine,             # flags
-    workload:WorkloadProfile,  # its lengths count, its rate is where the search starts
-    slo:SLO,                   # what must hold
-    params=PARAMS,             # corrections
-    replicas:int=1,            # independent servers
-    steps:int=6,               # halvings once the load is bracketed
-)->Candidate:                  # at the heaviest load that was found to hold
-    "The heaviest Poisson load within the limits"
-    at = lambda r: replace(candidate(arch, device, engine, replace(workload, requests_per_second=r, max_concurrency=None, num_requests=None), slo, params, replicas), goodput=r)
-    r = workload.requests_per_second or .5*replicas
-    c,low,high = at(r),None,None
-    if not c.prediction: return replace(c, goodput=0.)
-    while low is None or high is None:
-        low,high = (c,high) if c.sound else (low,r)
-        if low is None and r<1e-3: return replace(c, goodput=0.)
-        if low is None or high is None: r = r/4 if low is None else r*4; c = at(r)
-    for _ in range(steps):
-        c = at((low.goodput*high)**.5)
-        low,high = (c,high) if c.sound else (low,c.goodput)
-    return low
-
-# %% ../nbs/42_optimizer.ipynb #c014
-_SCREENED = {'ttft_ms':lambda s,o: s.ttft, 'tpot_ms':lambda s,o: s.tpot, 'itl_ms':lambda s,o: s.itl, 'e2e_ms':lambda s,o: s.ttft+o*s.tpot}
-
-def _batch(t)->np.ndarray: # one per row
-    "`Candidate.batch` of the closed form"
-    return np.minimum(t.state.cap, 1.5*t.state.batch+1)*t.family.servers
-
-class Pool:
-    "Screened families and what simulations have taught about them"
-    def __init__(self,
-        tables:list,        # `Table` of each family
-        workload:WorkloadProfile, # the whole workload
-        slo:SLO,            # what must hold
-        score,              # function of (throughput, latency, coverage, batch, gpus, best)
-    ):
-        self.tables,self.slo,self.score,self.out = tables,slo,score,lengths(workload)[1]
-        self.rate = workload.requests_per_second
-        self.ratios = [{} for _ in tables]  # figure -> ratios of simulations, latest last
-        self.seen = {}                      # (table, row) -> `Candidate`
-        self.rows = [{'throughput':t.state.rate*self.out*t.family.servers, 'latency':t.state.ttft+self.out*t.state.tpot, **{k:_SCREENED[k.partition('.')[0]](t.state,self.out)*1e3 for k,_ in slo.limits}} for t in tables]
-
-    def ratio(self, k:int, name:str)->float:
-        "Simulated over screened, from the latest simulations of this family, else of all"
-        own = self.ratios[k].get(name) or [r for d in self.ratios for r in d.get(name,[])]
-        return math.exp(sum(map(math.log,own[-3:]))/len(own[-3:])) if own else 1.
-
-    def best(self)->tuple:
-        "What scores are relative to"
-        rows = [(t, r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency')) for k,(t,r) in enumerate(zip(self.tables,self.rows))]
-        ok = [(t,x,l,t.why==0) for t,x,l in rows if (t.why==0).any()]
-        return (max(x[g].max() for t,x,l,g in ok), min(l[g].min() for t,x,l,g in ok), max(_batch(t)[g].max() for t,x,l,g in ok), max(x[g].max()/t.family.gpus for t,x,l,g in ok)) if ok else (1.,)*4
-
-    def queue(self, t)->np.ndarray: # 0 where every request is served
-        "How far a stream of requests is beyond a configuration, as `Broken.excess` counts it"
-        if not self.rate: return 0.
-        return np.where(t.state.saturated, .01+3*np.log(np.maximum(self.rate/np.maximum(t.state.rate*t.family.servers,1e-9), 1)), 0.)
-
-    def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits
-        "Corrected value of every row of a family"
-        t,r = self.tables[k],self.rows[k]
-        v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
-        over = sum(np.log(np.maximum(r[n]*self.ratio(k,n)/limit, 1)) for n,limit in self.slo.limits) + np.zeros(len(t))
-        over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + self.queue(t)
-        return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
-
-# %% ../nbs/42_optimizer.ipynb #c015
-def _achieved(c:Candidate)->float:
-    "What the throughput objective counts: output tokens per second; requests per second within limits where goodput was asked"
-    return c.throughput if c.goodput is None else max(c.goodput, 1e-9)
-
-def _learn(pool:Pool, k:int, i:int, c:Candidate):
-    "Keep a simulation and its ratios"
-    pool.seen[k,i] = c
-    if not c.prediction: pool.tables[k].why[i] = 3; return
-    r,figs = pool.rows[k],{'throughput':_achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}}
-    for n,v in figs.items():
-        if 0<v<math.inf and 0<r[n][i]<math.inf: pool.ratios[k].setdefault(n,[]).append(v/r[n][i])
-
-def simulate_best(
-    pool:Pool,        # screened families
-    work,             # (family, engine) -> `Candidate`
-    most:int=16,      # simulations at most
-    gain:float=.004,  # promise below which the search ends
-)->list[Candidate]:
-    "Simulate, correct, repeat until nothing promising is left"
-    if not pool.tables: return []
-    while len(pool.seen)<most:
-        best = pool.best()
-        vals = [pool.values(k,best) for k in range(len(pool.tables))]
-        for k,i in pool.seen: vals[k][i] = -np.inf
-        k = max(range(len(vals)), key=lambda k: vals[k].max())
-        i = int(np.argmax(vals[k]))
-        if vals[k][i]==-np.inf: break
-        known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
-        if len(pool.seen)>=(3 if known>-10 else 6) and vals[k][i]<known+gain: break
-        _learn(pool, k, i, work(pool.tables[k].family, pool.tables[k].engine(i)))
-    return list(pool.seen.values())
-
-def _value(c:Candidate, pool:Pool, best)->float:
-    "What `Pool.values` says of a row, for a simulated candidate"
-    if not c.prediction: return -math.inf
-    return float(pool.score(_achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) if not c.broken else -10-c.excess
-
-# %% ../nbs/42_optimizer.ipynb #c017
-@dataclass(frozen=True, slots=True)
-class Why:
-    "One flag, and the reason for its value"
-    flag:str          # `Engine` field
-    value:object      # what the plan takes
-    default:object    # what vLLM would take
-    text:str          # what it buys
-    lower:str=''      # one notch down
-    higher:str=''     # one notch up
-
-    def __str__(self):
-        notches = [f'{n}: {t}' for n,t in (('one notch down',self.lower),('one notch up',self.higher)) if t]
-        return f'{self.flag} {self.value}' + (f' (default {self.default})' if self.default!=self.value else ' (the default)') + f': {self.text}' + ''.join(f'; {n}' for n in notches)
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -237,15 +32,7 @@ class Rejected:
 
     def __str__(self): return f'{self.count:,} x {self.reason} (such as {self.example})'
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    "A way to make it fit, tried out"
-    fix:Fix         # fields to set; empty where it is no flag
-    text:str        # in words
-
-    def __str__(self): return self.text
-
-# %% ../nbs/42_optimizer.ipynb #c018
+# %% ../nbs/42_optimizer.ipynb #c006
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     "A decision with its reasons"
@@ -312,7 +99,7 @@ class Plan:
         "What a million generated tokens cost, `None` where the price is unknown"
         return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.choice.throughput and self.dollars_per_gpu_hour else None
 
-# %% ../nbs/42_optimizer.ipynb #c019
+# %% ../nbs/42_optimizer.ipynb #c007
 def _headline(plan:Plan)->str:
     "The choice in one line"
     c,p = plan.choice,plan.choice.prediction
@@ -326,8 +113,9 @@ def notes(plan:Plan)->tuple[str,...]: # plain lines
     "What a plan says, for the head of a deployment file and for the screen"
     if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'would cure it: {c}' for c in plan.changes))
     c,b = plan.choice,plan.baseline
+    second = (f'runner-up: {plan.runner_up.engine}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
     base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {b.refused[:160]}'
-    return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base,
+    return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base, *second,
             *(f'limit missed: {x}' for x in c.broken), *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
 
 def _lines(plan): return '\n'.join([f'Plan({plan.model} on {plan.device.name}: {plan.engine})', *('  '+n for n in notes(plan))])
@@ -336,194 +124,7 @@ def _markdown(plan): return f'**{plan.model}** on {plan.device.name}: `{plan.eng
 
 Plan.notes,Plan.__repr__,Plan._repr_markdown_ = notes,_lines,_markdown
 
-# %% ../nbs/42_optimizer.ipynb #c021
-def _moved(x:float, y:float)->str:
-    "A relative change as people say it"
-    return f'{y/x-1:+.0%}' if x>0 and math.isfinite(x) and math.isfinite(y) and abs(y/x-1)>=.01 else ''
-
-def effect(
-    c:Candidate, # from
-    d:Candidate, # to
-)->str:          # '' when nothing moves
-    "What changes between two candidates"
-    if not d.prediction: return f'does not start ({d.refused[:120]})'
-    p,q = c.prediction,d.prediction
-    figs = (('output tokens/s',c.throughput,d.throughput),('TTFT',p.ttft_ms.mean,q.ttft_ms.mean),('TPOT',p.tpot_ms.mean,q.tpot_ms.mean),('KV tokens',c.memory.plan.kv_tokens,d.memory.plan.kv_tokens))
-    said = [f'{n} {m}' for n,x,y in figs if (m:=_moved(x,y))]
-    if abs(p.graph_coverage-q.graph_coverage)>=.01: said.append(f'graph coverage {p.graph_coverage:.0%} to {q.graph_coverage:.0%}')
-    worse = [b for b in d.broken if b.name not in {x.name for x in c.broken}]
-    return ', '.join(said + [f'breaks {b.name} {b.limit:g}' for b in worse])
-
-def _notches(k:str, c:Candidate, device, params)->tuple: # lower and higher value, `None` where there is none
-    "The neighbours of a flag's value"
-    v = getattr(c.memory.engine, k)
-    grid = {'gpu_memory_utilization':[round(x,4) for x in (v-.02,v+.02) if 0<x<=1-margin(c.memory)/c.memory.total], 'max_num_seqs':SEQS, 'max_num_batched_tokens':BUDGETS, 'max_cudagraph_capture_size':(8,16,32,64,128,256,512,1024)}[k]
-    return max((x for x in grid if x<v), default=None), min((x for x in grid if x>v), default=None)
-
-FLAGS = ('gpu_memory_utilization','max_num_seqs','max_num_batched_tokens','max_cudagraph_capture_size')  # what `why` always speaks about
-
-def reasons(
-    c:Candidate,    # the choice
-    asked:Engine,   # what the user had set
-    device,         # `Device`
-    params,         # bounds
-    again,          # engine -> `Candidate`
-)->tuple[Why,...]:
-    "Each flag that was set, and the main ones that were left alone"
-    own = [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in FLAGS]
-    base,out = asked.resolve(c.arch,device),[]
-    for k in (*FLAGS,*own):
-        v,d = getattr(c.memory.engine,k),getattr(base,k)
-        if k=='max_cudagraph_capture_size' and (c.engine.cudagraph_capture_sizes or not v): continue
-        low,high = _notches(k,c,device,params) if k in FLAGS and getattr(asked,k) is None else (None,None)
-        try_ = lambda x: f'{x}: '+(effect(c, again(replace(c.engine,**{k:x}))) or 'nothing changes') if x is not None else ''
-        out.append(Why(k, v, d, _text(c, asked, k, again), try_(low), try_(high)))
-    return tuple(out)
-
-def _text(c, asked, k, again)->str:
-    "What a value buys"
-    if getattr(asked,k)==getattr(c.engine,k): return 'as asked' if getattr(asked,k) is not None else 'nothing better was found'
-    if k.endswith('_parallel_size') or k=='enable_expert_parallel': return 'part of the layout that the search found best'
-    if k=='max_model_len': return 'the context that the checkpoint states does not fit; the longest that does'
-    said = effect(c, again(replace(c.engine,**{k:getattr(asked,k)})))
-    return f'without it: {said}' if said else 'kept for its neighbours'
-
-# %% ../nbs/42_optimizer.ipynb #c022
-def lean(
-    c:Candidate,    # the best of the search
-    asked:Engine,   # what the user had set
-    again,          # engine -> scored `Candidate`
-    loss:float=.01, # share of the objective that a flag must buy
-)->Candidate:
-    "Drop every flag that buys next to nothing"
-    kept = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','enable_expert_parallel','max_model_len')
-    for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in kept]:
-        d = again(replace(c.engine, **{k:getattr(asked,k)}))
-        if d.prediction and d.excess<=c.excess and d.score>=c.score*(1-loss): c = d
-    return c
-
-_PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
-          'state':('memory bandwidth','recurrent states'), 'attention':('arithmetic','attention of prompts'), 'elementwise':('memory bandwidth','norms and activations'), 'comm':('the links','exchange between GPUs'), 'head':('memory bandwidth','the output layer'),
-          'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
-
-def climb(
-    c:Candidate,    # the best of the search
-    asked:Engine,   # what the user had set
-    device,         # `Device`
-    params,         # bounds
-    again,          # engine -> scored `Candidate`
-    rounds:int=3,   # moves at most
-)->Candidate:
-    "A notch either way of each main flag, as long as that is better by a hundredth: the closed form does not see everything"
-    for _ in range(rounds):
-        near = [again(replace(c.engine,**{k:x})) for k in FLAGS[:3] if getattr(asked,k) is None for x in _notches(k,c,device,params) if x is not None]
-        d = max((d for d in near if d.prediction and d.excess<=c.excess), key=lambda d: (-d.excess,d.score), default=c)
-        if d.excess>c.excess-.01 and d.score<c.score+.01: break
-        c = d
-    return c
-
-def refine(
-    c:Candidate,    # the best of the search
-    asked:Engine,   # what the user had set
-    again,          # engine -> scored `Candidate`
-    most:int=4,     # tries
-)->Candidate:
-    "Between the notches of `max_num_seqs`: the most requests that still keep the limits"
-    n = c.engine.max_num_seqs
-    if n is None or asked.max_num_seqs is not None or not c.sound: return c
-    low,high = n,min((x for x in SEQS if x>n), default=2*n)
-    for _ in range(most):
-        mid = (low+high)//2
-        if mid==low or high-low<=max(1,low//16): break
-        d = again(replace(c.engine, max_num_seqs=mid, max_num_batched_tokens=c.engine.max_num_batched_tokens and max(mid,c.engine.max_num_batched_tokens)))
-        if d.sound and d.score>=c.score: c,low = d,mid
-        else: high = mid
-    return c
-
-def bindings(
-    c:Candidate,              # the choice
-    device,                   # `Device`
-    workload:WorkloadProfile, # what is asked
-    slo:SLO,                  # what must hold
-)->tuple[str,...]:
-    "What keeps a plan from being better"
-    p,e,m = c.prediction,c.memory.engine,c.memory
-    out = [f'{k}: {bound(p,k,slo.confidence):,.4g} of {v:,.4g} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
-    held = c.servers*m.kv_cache/request_bytes(c.arch, device, e, sum(lengths(workload)[:2]))
-    if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
-    elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
-    part = p.step.bound
-    what,doing = _PARTS.get(part, ('the host',part))
-    return (*out, f'{what}: {getattr(p.step,part)/max(p.step.total,1e-9):.0%} of a {1e3*p.step.total:.1f} ms decode step is {doing}')
-
-# %% ../nbs/42_optimizer.ipynb #c024
-def shortage(
-    c:Candidate, # one that does not start
-)->str:
-    "Which term is short of how much"
-    m = c.memory
-    if m is None: return c.refused
-    lack = m.plan.needed_bytes-m.kv_cache
-    if lack<=0: return c.refused
-    if m.kv_cache<0:
-        big = max(('weights',m.weights),('activation peak',m.activation),('CUDA graphs',m.cuda_graph),('non-torch memory',m.non_torch), key=lambda x:x[1])
-        return f'the budget of {show_bytes(m.requested)} is {show_bytes(-m.kv_cache)} short before the cache gets anything: {big[0]} alone take {show_bytes(big[1])}; one request of {m.plan.max_model_len:,} tokens wants {show_bytes(m.plan.needed_bytes)} more'
-    return f'the cache is {show_bytes(lack)} short: one request of {m.plan.max_model_len:,} tokens needs {show_bytes(m.plan.needed_bytes)} and {show_bytes(m.kv_cache)} are left of {show_bytes(m.requested)} after {show_bytes(m.weights)} of weights, {show_bytes(m.activation)} of activations, {show_bytes(m.non_torch)} outside torch and {show_bytes(m.cuda_graph)} of graphs'
-
-def _cures(c:Candidate, device, params, need:int, siblings)->list:
-    "Changes from the least painful to the most: (fields, sibling or card; words)"
-    e,m = c.memory.engine,c.memory
-    top = max(shares(m,params), default=0)
-    out = [({'gpu_memory_utilization':u}, f'a larger share of the card: --gpu-memory-utilization {u:g}') for u in sorted({round((e.gpu_memory_utilization+top)/2,2),top}) if u>e.gpu_memory_utilization]
-    out += [({'max_model_len':n}, f'a shorter context: --max-model-len {n}') for n in sorted({1<<k for k in range(8,21)}|{m.plan.estimated_max_len//1024*1024}, reverse=True) if need<=n<e.max_model_len]
-    out += [({'max_num_seqs':s,'max_num_batched_tokens':max(t,s)}, f'smaller steps: --max-num-seqs {s} --max-num-batched-tokens {max(t,s)}') for s,t in ((128,2048),(16,1024)) if s<e.max_num_seqs or t<e.max_num_batched_tokens]
-    out += [({'enforce_eager':True}, 'no CUDA graphs: --enforce-eager (slower)')] if m.cuda_graph else []
-    out += [({'kv_cache_dtype':'fp8'}, 'an 8-bit cache: --kv-cache-dtype fp8 (answers may change)')] if e.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
-    out += [(s, f'a sibling in fewer bits: {s.name}') for s in siblings]
-    out += [({'tensor_parallel_size':n}, f'more GPUs: --tensor-parallel-size {n}') for n in (2,4,8,16) if n>e.tensor_parallel_size]
-    out += [({'pipeline_parallel_size':n}, f'more GPUs in stages: --pipeline-parallel-size {n}') for n in (2,4,8,16) if n>e.pipeline_parallel_size]
-    return out + [(d, f'a larger card: {d.name} with {show_bytes(d.memory)}') for d in sorted(devices(), key=lambda d: (d.memory,-d.bandwidth)) if d.vendor==device.vendor and d.memory>1.02*device.memory and d.capability>=device.capability]
-
-def cures(
-    c:Candidate,              # one that does not start
-    device,                   # `Device`
-    workload:WorkloadProfile, # what is asked
-    slo:SLO,                  # what must hold
-    params=PARAMS,            # corrections and bounds
-    siblings=(),              # re-releases in fewer bits
-    want:int=3,               # how many
-)->tuple[Change,...]:
-    "The smallest changes that make it start, each tried out"
-    if c.memory is None: return tuple(Change(f.fix, f'{f.fix}' + (f' ({f.hint})' if f.hint else '')) for f in check(c.arch,device,c.engine) if f.level=='error' and f.fix)[:want]
-    ways,found,kinds = _cures(c, device, params, max(slo.min_context, lengths(workload)[2]), siblings),[],set()
-    def starts(*changes):
-        arch,card = next((x for x in changes if not isinstance(x,(dict,Device))), c.arch),next((x for x in changes if isinstance(x,Device)), device)
-        e = replace(c.engine, **{k:v for x in changes if isinstance(x,dict) for k,v in x.items()})
-        return not candidate(arch, card, e, workload, slo, params, c.replicas).refused
-    for how,text in ways:
-        kind = tuple(how) if isinstance(how,dict) else type(how).__name__
-        if len(found)<want and kind not in kinds and starts(how): kinds.add(kind); found.append(Change(Fix(how if isinstance(how,dict) else {}), text))
-    for n,(a,said) in enumerate(ways):
-        for b,text in ways[n+1:]:
-            if len(found)>=want: return tuple(found)
-            if not isinstance(a,dict) or isinstance(b,dict) and set(a)&set(b): continue
-            if {tuple(a),tuple(b) if isinstance(b,dict) else type(b).__name__}&kinds and len(found)<1 or (key:=(tuple(a),tuple(b) if isinstance(b,dict) else type(b).__name__)) in kinds: continue
-            if starts(a,b): kinds.add(key); found.append(Change(Fix({**a,**(b if isinstance(b,dict) else {})}), f'{said}, and {text}'))
-    return tuple(found)
-
-# %% ../nbs/42_optimizer.ipynb #c026
-def siblings_of(
-    arch,        # `ModelArch` with a name
-    most:int=6,  # how many
-)->tuple:        # `ModelArch` each, fewest bytes of weights last
-    "Quantised re-releases of the same model in the catalogue"
-    tail,shape = arch.name.split('/')[-1].lower(),(arch.hidden,arch.n_layers,arch.vocab)
-    if len(tail)<4: return ()
-    found = [named(i) for i in catalogue() if tail in i.lower() and i.lower()!=arch.name.lower()]
-    kept = {a.quant:a for a in found if a.quant is not None and a.quant!=arch.quant and (a.hidden,a.n_layers,a.vocab)==shape}
-    return tuple(kept.values())[:most]
-
-# %% ../nbs/42_optimizer.ipynb #c030
+# %% ../nbs/42_optimizer.ipynb #c009
 def _shorter(fams:list[Family], device, params, need:int)->list[Family]:
     "Families whose stated context does not fit anywhere, with the longest that does"
     out = []
@@ -601,14 +202,14 @@ def _startable(fams, device):
     said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
 
-# %% ../nbs/42_optimizer.ipynb #c031
+# %% ../nbs/42_optimizer.ipynb #c010
 def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain):
     "Rank, prune, explain"
     ok = [c for c in (base,*found) if c.prediction]
     down = tuple(no+_turned_down(pool))
     if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings or siblings_of(arch)), tuple(found), sum(map(len,pool.tables)), dollars)
-    best = (max(map(_achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(_achieved(c)/c.gpus for c in ok))
-    rated = lambda c: replace(c, score=float(pool.score(_achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
+    best = (max(map(achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(achieved(c)/c.gpus for c in ok))
+    rated = lambda c: replace(c, score=float(pool.score(achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
     order = lambda c: (round(c.excess,3), -round(c.score,3), len(c.engine.changed()))
     ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
     memo = {(c.arch.name,c.engine,c.replicas):c for c in ok}
@@ -635,7 +236,7 @@ def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
         if d.prediction and (d.excess<c.excess or d.score>1.03*c.score and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
     return tuple(out)
 
-# %% ../nbs/42_optimizer.ipynb #c033
+# %% ../nbs/42_optimizer.ipynb #c012
 @dataclass(frozen=True, slots=True)
 class Frontier:
     "Configurations that no other beats in both speed per user and throughput per GPU"

@@ -17,7 +17,8 @@ from .engine import Engine
 from .flags import to_env, to_flags
 from .goals import OBJECTIVES, per_million, price, slo_of
 from .models import arch
-from .optimizer import candidate, search
+from .candidates import candidate
+from .optimizer import search
 from .units import gib
 from .workloads import SYNTHETIC, WorkloadProfile
 

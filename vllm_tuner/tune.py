@@ -15,7 +15,8 @@ from .flags import to_env, to_flags
 from .goals import SLO, figure, slo_of
 from .logs import Observed, parse_log
 from .metrics import samples
-from .optimizer import ENGINE, Candidate, Plan, candidate, search
+from .candidates import Candidate, candidate
+from .optimizer import ENGINE, Plan, search
 from .screen import PARAMS
 from .units import real
 from .workloads import WorkloadProfile
