@@ -360,7 +360,7 @@ def stage_rules(c:Case):
 def _against(b, n:Need, c:Case)->list[str]: # reasons, empty if it serves the layer
     "Why a backend would not serve a layer, in vLLM's words"
     cap = c.device.capability
-    if b.name=='FLASHINFER' and n.kv_dtype.startswith('nvfp4') and cap[0]!=10 and c.asked.attention_backend!='FLASHINFER': return ["ModuleNotFoundError: No module named 'flashinfer'"]
+    if b.name=='FLASHINFER' and n.kv_dtype.startswith('nvfp4') and cap[0]==9 and c.asked.attention_backend!='FLASHINFER': return ["ModuleNotFoundError: No module named 'flashinfer'"]
     if accepts(b, n, cap, c.asked.vllm_version): return []
     flash,fa = b.name=='FLASH_ATTN',fa_version(n, cap, c.asked.vllm_version)
     checks = ((not b.dims or n.dim in b.dims,'head_size not supported'), (n.dtype!='float32' or b.fp32,'dtype not supported'), (n.kv_dtype in b.kv,'kv_cache_dtype not supported'), (not n.block or b.takes(n.block),'block_size not supported'),

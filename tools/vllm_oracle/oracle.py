@@ -70,7 +70,7 @@ class Oracle:
             self.folder = folder/'model'
             self.folder.mkdir()
             beside = config.get('hf_quant_config')            # ModelOpt's own file, where a config was stored together with it
-            if beside: (self.folder/'hf_quant_config.json').write_text(json.dumps(beside))
+            if beside: (self.folder/'hf_quant_config.json').write_text(json.dumps({'producer': {'name': 'modelopt'}, **beside}))
             (self.folder/'config.json').write_text(json.dumps({k: v for k, v in config.items() if k != 'hf_quant_config'}))
             configs.register(config)
             self._plan(case, out, params)
