@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse, sys
 from .asking import Ask, Parser, add_options
 from .commands import COMMANDS
-from .page import console
+from .page import console, text
 from .report import as_json
 
 # %% auto #0
@@ -61,7 +61,8 @@ def run(argv)->int: # exit code
     except Exception as ex: return _failed(ex, argv)
     if a.opt.json: print(as_json(answer.data))
     elif isinstance(answer.page,str): print(answer.page, end='' if answer.page.endswith('\n') or not answer.page else '\n')
-    else: console().print(answer.page, crop=False)
+    elif (c := console()).is_terminal: c.print(answer.page, crop=False)
+    else: print(text(answer.page, c.width))
     return answer.code
 
 # %% ../nbs/62_cli.ipynb #c007

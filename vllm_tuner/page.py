@@ -150,7 +150,7 @@ def text(
 )->str:            # plain text
     "A page as plain text"
     from io import StringIO
-    (c := console(width, StringIO(), color_system=None)).print(page)
+    (c := console(width, StringIO(), color_system=None)).print(page, crop=False)
     return '\n'.join(line.rstrip() for line in c.file.getvalue().rstrip().splitlines())
 
 # %% ../nbs/58_page.ipynb #c015
