@@ -228,7 +228,7 @@ def readme():
             elif 'text/markdown' in data: parts.append(''.join(data['text/markdown']).strip())
             elif 'text/plain' in data or 'text' in out:
                 plain = ''.join(data.get('text/plain', out.get('text', '')))
-                parts.append('\n'.join('    '+line for line in re.sub(r'\x1b\[[0-9;]*m', '', plain).rstrip().splitlines()))
+                parts.append('\n'.join(('    '+line).rstrip() for line in re.sub(r'\x1b\[[0-9;]*m', '', plain).rstrip().splitlines()))
     (ROOT/'README.md').write_text('\n\n'.join(parts)+'\n', encoding='utf-8')
 
 
