@@ -15,7 +15,8 @@ from .versions import at, release
 
 # %% auto #0
 __all__ = ['NEARLY_EQUAL', 'NOT_PROMOTED', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups',
-           'packed_groups', 'kv_groups', 'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan']
+           'packed_groups', 'kv_groups', 'plot_groups', 'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens',
+           'kv_plan', 'held_bytes', 'plot_held']
 
 # %% ../nbs/22_kv_cache.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,34 @@ def kv_groups(
     full = _promote(items)
     if release(v)>=(0,22,0) and _same_type([s for _,s in full], v): return (_group(full),)
     raise ValueError(f'vLLM {v} cannot give one block size to layers with pages of {", ".join(f"{p:,}" for p in sorted({s.page for s in specs}))} bytes; set disable_hybrid_kv_cache_manager, or use a release from 0.22 on')
+
+# %% ../nbs/22_kv_cache.ipynb #f002
+_KIND_COLOURS = dict(full='GREEN', mla='PURPLE', sliding='SKY', window='SKY', chunked='YELLOW', mamba='ORANGE', cross='RED', indexer='BLUE', mixed='GREY')
+
+def plot_groups(
+    arch,    # `ModelArch`
+    device,  # `Device`
+    engine,  # `Engine`
+    ax=None, # axes to draw on
+):
+    "The layers of a model, and the groups that share its blocks"
+    from vllm_tuner import style
+    groups = kv_groups(arch, device, engine.resolve(arch,device))
+    wide,home = max(g.n_layers*g.page_bytes for g in groups)/1024,{}
+    ax = ax or style.new_axes(7.5, 1.1+.27*len(groups))
+    def cell(y, left, width, kind, text): # one rectangle with a word in it
+        colour = getattr(style, _KIND_COLOURS.get(kind,'GREY'))
+        ax.barh(y, width, left=left, height=.8, color=colour, edgecolor='white', linewidth=.7)
+        ax.text(left+width/2, y-.03, text, ha='center', va='center', fontsize=6.5, color=style.ink(colour))
+    for y,g in enumerate(groups,1):
+        home.update((i,(y,g.kind)) for i in g.layers if i not in home)
+        ends = [sum(g.spec_of(i).page for i in range(n))/1024 for n in range(g.n_layers+1)]
+        for i,a,b in zip(g.layers, ends, ends[1:]): cell(y+.4, a, b-a, g.kind, i if g.n_layers<=32 else '')
+        if ends[-1]<.999*wide: ax.barh(y+.4, wide-ends[-1], left=ends[-1], height=.8, color='none', edgecolor=style.GREY, hatch='////', linewidth=.5)
+    for k,(i,(y,kind)) in enumerate(sorted(home.items())): cell(0, k*wide/len(home), wide/len(home), kind, y if len(home)<=64 else '')
+    ax.set_yticks([0]+[y+1.4 for y in range(len(groups))], ['all layers']+[f'group {y}: {g.n_layers} {g.kind}' for y,g in enumerate(groups,1)]); ax.invert_yaxis()
+    ax.grid(False); ax.tick_params(axis='y', length=0); ax.set(xlabel='KiB of one block', xlim=(0,wide))
+    return ax
 
 # %% ../nbs/22_kv_cache.ipynb #c022
 @dataclass(frozen=True, slots=True)
@@ -293,3 +322,31 @@ def _v0_plan(arch, device, e, available_bytes):
     blocks = e.num_gpu_blocks_override or min(max(0,a)//p for a,p in zip(avail,per_block) if p)
     tokens,each = blocks*g.block_size, ceil_div(e.max_model_len, g.block_size)
     return KVPlan(blocks, g.block_size, max(per_block), tokens, tokens/e.max_model_len, (g,), e.max_model_len, each, each*max(per_block), min(avail), min(e.max_model_len,tokens), per_block)
+
+# %% ../nbs/22_kv_cache.ipynb #f007
+def held_bytes(
+    arch,       # `ModelArch`
+    device,     # `Device`
+    engine,     # `Engine`
+    length:int, # tokens of the request
+)->int:         # bytes on one rank of each stage
+    "What one request holds at most"
+    e = engine.resolve(arch, device)
+    return sum(stage_block_bytes(arch, device, e))*_blocks(kv_groups(arch, device, e), span_of(arch, e, length))
+
+def plot_held(
+    models:dict,  # label -> (arch, device, engine)
+    top:int=131072, # longest request
+    ax=None,      # axes to draw on
+):
+    "GiB that one request holds against its length"
+    from vllm_tuner.style import PALETTE, new_axes
+    ax = ax or new_axes(7, 3.6)
+    lengths = [round(2**(k/8)) for k in range(8*9, 8*(top.bit_length()-1)+1)]
+    for colour,(label,case) in zip(PALETTE, models.items()):
+        ax.plot(lengths, [held_bytes(*case,n)/2**30 for n in lengths], color=colour, linewidth=1.8, label=label)
+    ticks = [2**k for k in range(9, top.bit_length(), 2)]
+    ax.set(xscale='log', yscale='log', xlabel='tokens of one request', ylabel='GiB of KV cache', xlim=(512,top))
+    ax.set_xticks(ticks, [f'{n//1024}K' if n>=1024 else n for n in ticks]); ax.minorticks_off(); ax.yaxis.set_major_formatter(lambda v,_: f'{v:g}')
+    ax.legend(frameon=False, fontsize=8)
+    return ax
