@@ -15,9 +15,9 @@ from .units import ceil_div, round_up
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['FULL_KINDS', 'IN_FLIGHT', 'ENCODER_STEP', 'PCP_SHARDS', 'element_bytes', 'head_bytes', 'latent_bytes',
-           'indexer_bytes', 'state_elements', 'state_bytes', 'KVSpec', 'Span', 'request_blocks', 'span_of', 'arch_head',
-           'hybrid_block', 'attention_block', 'layer_specs']
+__all__ = ['FULL_KINDS', 'IN_FLIGHT', 'ENCODER_STEP', 'PCP_SHARDS', 'element_bytes', 'head_bytes', 'plot_cache_types',
+           'latent_bytes', 'indexer_bytes', 'state_elements', 'state_bytes', 'KVSpec', 'Span', 'request_blocks',
+           'span_of', 'arch_head', 'hybrid_block', 'attention_block', 'layer_specs']
 
 # %% ../nbs/21_kv_specs.ipynb #c005
 _WIDTH = {'float32':4, 'float':4, 'bfloat16':2, 'float16':2, 'half':2}
@@ -43,6 +43,24 @@ def head_bytes(
         kb,vb = _TURBO_BITS[kv_dtype]
         return round_up((k if kb==8 else ceil_div(k*kb,8)+2) + ceil_div(k*vb,8)+4, 2)
     return (k+v)*element_bytes(kv_dtype, dtype)
+
+# %% ../nbs/21_kv_specs.ipynb #f002
+def plot_cache_types(
+    types:tuple[str,...], # values of `kv_cache_dtype`
+    heads:int=8,          # KV heads on one rank
+    width:int=128,        # elements of a key or value head
+    ax=None,              # axes to draw on
+):
+    "Bytes of one token of one layer by cache type"
+    from vllm_tuner.style import BLUE, GREEN, ORANGE, PURPLE, new_axes
+    ax = ax or new_axes(6.5, .8+.26*len(types))
+    sizes,plain = [heads*head_bytes(t,width,width) for t in types],heads*head_bytes('auto',width,width)
+    colours = [PURPLE if t in TURBO else ORANGE if t in PER_HEAD or t.startswith('nvfp4') else GREEN if n<plain else BLUE for t,n in zip(types,sizes)]
+    bars = ax.barh(types, sizes, color=colours, height=.7)
+    ax.bar_label(bars, [f'{n:,} B   {n/plain:.0%}' for n in sizes], padding=4, fontsize=8, bbox=dict(fc='white', ec='none', pad=.5))
+    for part in (2,4): ax.axvline(plain/part, color='#555555', linewidth=.8, linestyle='--')
+    ax.invert_yaxis(); ax.grid(False); ax.set(xlabel='bytes of one token of one layer', xlim=(0,1.25*plain))
+    return ax
 
 # %% ../nbs/21_kv_specs.ipynb #c009
 _DS_MLA = {'fp8_ds_mla':656, 'nvfp4_ds_mla':352}  # v1/attention/backends/mla/flashmla_sparse.py
