@@ -13,7 +13,7 @@ from math import gcd
 from .units import ceil_div
 
 # %% auto #0
-__all__ = ['Matrix', 'Layout', 'refined', 'stored', 'canonical', 'spellings', 'Quant', 'quant', 'online']
+__all__ = ['Matrix', 'Layout', 'refined', 'stored', 'plot_bits', 'canonical', 'spellings', 'Quant', 'quant', 'online']
 
 # %% ../nbs/11_quant.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,24 @@ def stored(
     if layout: layout = refined(layout,m)
     one = m.out*m.in_*b if layout is None else _body(layout,m)+_scales(layout,m,b)+_trifles(layout,m,b)
     return m.copies*(one + m.bias*b)
+
+# %% ../nbs/11_quant.ipynb #f002
+def plot_bits(
+    layouts:dict,  # label -> `Layout` or `None`
+    m:Matrix=Matrix(4096,4096), # matrix to store
+    ax=None,       # axes to draw on
+):
+    "Bits per weight: the numbers, and the scales and zero points on top"
+    from vllm_tuner.style import BLUE, ORANGE, new_axes
+    ax = ax or new_axes(6.5, .9+.26*len(layouts))
+    all_bits = [8*stored(l,m)/m.elements for l in layouts.values()]
+    numbers = [l.bits if l else b for l,b in zip(layouts.values(),all_bits)]
+    ax.barh(list(layouts), numbers, color=BLUE, height=.7, label='numbers')
+    bars = ax.barh(list(layouts), [b-n for b,n in zip(all_bits,numbers)], left=numbers, color=ORANGE, height=.7, label='scales, zero points')
+    ax.bar_label(bars, [f'{b:.2f}' for b in all_bits], padding=4, fontsize=8)
+    ax.invert_yaxis(); ax.grid(axis='y'); ax.set(xlabel='bits per weight', xlim=(0,1.1*max(all_bits)))
+    ax.legend(frameon=False, fontsize=8, loc='lower right')
+    return ax
 
 # %% ../nbs/11_quant.ipynb #c016
 _PREFIXES = ('model.','language_model.model.','model.language_model.','')
