@@ -118,8 +118,8 @@ def translate(nb, here, symbols):
             names = public_names(text) if exported(text) else []
             if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
             alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
-            outputs = [richest(dict(o, execution_count=None) if o['output_type']=='execute_result' else o) for o in cell.get('outputs', [])]
-            meta = {'tags': ['remove-input' if quiet(text) else 'hide-input']} if exported(text) or quiet(text) else {}
+            outputs = [richest(dict(o, execution_count=None) if o['output_type']=='execute_result' else o) for o in joined(cell.get('outputs', []))]
+            meta = {'tags': ['remove-input' if quiet(text) else 'hide-input']} if exported(text) or quiet(text) or here.startswith('accuracy/') and text.count('\n')>2 else {}
             if alt: meta['mystnb'] = {'image': {'alt': alt[1].strip()}}
             cells.append({'cell_type': 'code', 'metadata': meta, 'execution_count': None, 'source': DIRECTIVE.sub('', text).strip(), 'outputs': outputs})
     cells = [c for c in cells if source(c).strip()]
@@ -131,6 +131,15 @@ def richest(out):
     "An output without the Markdown that says the same as its HTML: a page inside a page would need headings of its own"
     data = out.get('data', {})
     return dict(out, data={k:v for k,v in data.items() if k!='text/markdown'}) if 'text/html' in data and 'text/markdown' in data else out
+
+
+def joined(outputs):
+    "Neighbouring pieces of one stream as one piece"
+    out = []
+    for o in outputs:
+        if out and o['output_type']==out[-1]['output_type']=='stream' and o['name']==out[-1]['name']: out[-1] = dict(out[-1], text=''.join(out[-1]['text'])+''.join(o['text']))
+        else: out.append(o)
+    return out
 
 
 def notebooks():
@@ -188,7 +197,9 @@ def contents(found):
     tree = lambda caption,names: markdown('```{toctree}\n:hidden:\n:caption: ' + caption + '\n\n' + '\n'.join(names) + '\n```')
     extra = sorted(p.relative_to(SRC).with_suffix('').as_posix() for p in SRC.glob('**/*.md'))
     guides = ('live','how_vllm_spends_your_gpu')
-    groups = [('Guides', [n for n in guides if n in extra] + [n for r,n in found if r.parts[0] in ('tutorials','howto')] + [n for n in extra if '/' in n]), ('Accuracy', [n for r,n in found if r.parts[0]=='accuracy'])]
+    first = ('tutorials/quick_start',)
+    lessons = sorted((n for r,n in found if r.parts[0] in ('tutorials','howto')), key=lambda n: (n not in first, n.startswith('howto'), n))
+    groups = [('Guides', [n for n in guides if n in extra] + lessons + [n for n in extra if '/' in n]), ('Accuracy', [n for r,n in found if r.parts[0]=='accuracy'])]
     groups += [(title, [n for r,n in found if len(r.parts)==1 and r.name[:1] in digits and r.name!='99_init.ipynb']) for title,digits in PARTS]
     groups += [('Reference', [n for n in extra if '/' not in n and n not in guides] + [n for r,n in found if r.name=='99_init.ipynb'])]
     nb['cells'] += [dict(tree(t,n), id=f'toc-{i}') for i,(t,n) in enumerate(groups) if n]
@@ -217,7 +228,7 @@ def readme():
         if cell['cell_type']!='code' or not text.strip(): continue
         shell = text.lstrip().startswith(('!','%%'))
         if not quiet(text): parts.append(f"```{'bash' if shell else 'python'}\n{DIRECTIVE.sub('', text).strip().lstrip('!') if shell else DIRECTIVE.sub('', text).strip()}\n```")
-        for out in cell['outputs']:
+        for out in joined(cell['outputs']):
             data = out.get('data', {})
             if 'image/png' in data:
                 import base64
