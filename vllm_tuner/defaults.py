@@ -10,9 +10,10 @@ from .versions import at, release
 # %% auto #0
 __all__ = ['GPU_MEMORY_UTILIZATION', 'HYBRID_PREFIX_CACHING', 'ASYNC_SCHEDULING', 'ASYNC_POOLING', 'V2_RUNNER', 'CHUNKED_HYBRID',
            'BATCH_TIERS', 'STATED_ROPES', 'LONGROPE_SHORT', 'NO_LENGTH', 'NO_FLOAT16', 'LARGEST_GRAPH', 'GRAPH_LEVELS',
-           'ENCODER_DECODER_GRAPHS', 'EAGER_ATTENTION', 'ALL_MODE', 'STATE_DTYPES', 'batch_defaults', 'step_limits',
-           'v0_chunked', 'v0_step_limits', 'derived_len', 'default_len', 'resolve_dtype', 'capture_sizes', 'graph_mode',
-           'runner_sizes', 'graph_counts', 'state_mode']
+           'ENCODER_DECODER_GRAPHS', 'EAGER_ATTENTION', 'ALL_MODE', 'STATE_DTYPES', 'batch_defaults',
+           'plot_batch_defaults', 'step_limits', 'v0_chunked', 'v0_step_limits', 'derived_len', 'default_len',
+           'resolve_dtype', 'capture_sizes', 'plot_captures', 'graph_mode', 'runner_sizes', 'graph_counts',
+           'state_mode']
 
 # %% ../nbs/15_defaults.ipynb #c005
 GPU_MEMORY_UTILIZATION = (((0,0,0), .9), ((0,20,0), .92))        # config/cache.py
@@ -44,6 +45,27 @@ def batch_defaults(
     name = name.lower().replace('-',' ')
     left_out = lambda w: w in name if isinstance(w,str) else w==tuple(capability)
     return next(tier[usage] for low,without,tier in at(BATCH_TIERS, version) if memory>=low*GiB and not any(map(left_out, without)))
+
+# %% ../nbs/15_defaults.ipynb #f002
+def plot_batch_defaults(
+    cards:tuple,            # devices: anything with name, memory and capability
+    usage:str='serve',      # 'serve' or 'llm'
+    ax=None,                # axes to draw on
+):
+    "T and S by card and by the releases that changed them"
+    import math
+    from vllm_tuner.style import ORANGE, SKY, YELLOW, new_axes
+    turns = [v for v,_ in BATCH_TIERS]
+    ax = ax or new_axes(1.6+.95*len(turns), .4+.27*len(cards))
+    for y,c in enumerate(cards):
+        for x,v in enumerate(turns):
+            t,s = batch_defaults(c.memory, c.name, c.capability, usage, '.'.join(map(str,v)))
+            ax.barh(y, .96, left=x-.48, height=.92, color=(SKY,YELLOW,ORANGE)[min(2,max(0,math.ceil(math.log2(t/2048)/2)))])
+            ax.text(x, y, f'{t:,} / {s:,}', ha='center', va='center', fontsize=7.5)
+    ax.set_xticks(range(len(turns)), ['before 0.8']+[f'from {a}.{b}' for a,b,_ in turns[1:]]); ax.xaxis.tick_top()
+    ax.set_yticks(range(len(cards)), [f'{c.name} ({c.memory/GiB:.0f} GiB)' for c in cards]); ax.invert_yaxis()
+    ax.grid(False); ax.tick_params(length=0); ax.spines[:].set_visible(False)
+    return ax
 
 # %% ../nbs/15_defaults.ipynb #c012
 def step_limits(
@@ -175,6 +197,19 @@ def capture_sizes(
     if T<=top and v>=(0,20,0): out.add(T)
     if largest is None and v>=(0,28,0): out |= {n*q for n in (_requests(S,cap) if q>1 else (S,)) if n*q<=top}
     return tuple(sorted(out))
+
+# %% ../nbs/15_defaults.ipynb #f006
+def plot_captures(
+    lists:dict, # label -> batch sizes
+    ax=None,    # axes to draw on
+):
+    "Lists of captured batch sizes as ticks"
+    from vllm_tuner.style import PALETTE, new_axes
+    ax = ax or new_axes(7.5, .8+.4*len(lists))
+    ax.eventplot(list(lists.values()), lineoffsets=range(len(lists)), linelengths=.7, linewidths=.9, colors=[PALETTE[k%len(PALETTE)] for k in range(len(lists))])
+    ax.set_yticks(range(len(lists)), [f'{k}: {len(v)}' for k,v in lists.items()]); ax.invert_yaxis()
+    ax.grid(False); ax.set(xlabel='requests or tokens of a batch', xlim=(0,1.02*max(map(max,lists.values()))))
+    return ax
 
 # %% ../nbs/15_defaults.ipynb #c029
 _LEVELS = {0:'NONE', 1:'PIECEWISE', 2:'FULL_AND_PIECEWISE', 3:'FULL_AND_PIECEWISE'}
