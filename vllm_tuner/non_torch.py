@@ -12,7 +12,7 @@ from .versions import release
 
 # %% auto #0
 __all__ = ['FLASHINFER_WORKSPACE', 'MLA_WORKSPACE', 'LEAST', 'link_kind', 'era', 'non_torch_bytes', 'charges_baseline',
-           'baseline_bytes', 'block_table_bytes', 'after_bytes', 'margin_bytes', 'is_tight']
+           'baseline_bytes', 'plot_non_torch', 'block_table_bytes', 'after_bytes', 'margin_bytes', 'is_tight']
 
 # %% ../nbs/25_non_torch.ipynb #c005
 def link_kind(
@@ -65,6 +65,27 @@ def baseline_bytes(
     "CUDA context and communicators that exist before the budget is drawn up (total minus free at the first snapshot)"
     k = fitted()['baseline']
     return round(k['one' if engine.world_size*engine.data_parallel_size==1 else 'many']*GiB)
+
+# %% ../nbs/25_non_torch.ipynb #f002
+def plot_non_torch(
+    arch,        # `ModelArch`
+    cards:tuple, # devices
+    versions:tuple[str,...]=('0.33.0','0.17.1'), # vLLM's: solid, dotted
+    ranks:tuple[int,...]=(1,2,4,8), # tensor-parallel sizes
+    ax=None,     # axes to draw on
+):
+    "Non-torch memory of one rank against the tensor-parallel ranks"
+    from vllm_tuner.engine import Engine
+    from vllm_tuner.style import PALETTE, new_axes
+    ax = ax or new_axes(6.5, 3.2)
+    for colour,d in zip(PALETTE,cards):
+        for style,v in zip(('-',':'),versions):
+            es = [Engine(tensor_parallel_size=n, vllm_version=v).resolve(arch,d) for n in ranks]
+            ax.plot(range(len(ranks)), [non_torch_bytes(arch,d,e)/GiB for e in es], style, marker='o', markersize=4, color=colour, label=d.name if style=='-' else None)
+    ax.set_xticks(range(len(ranks)), ranks); ax.set(xlabel='tensor-parallel ranks', ylabel='GiB on one rank', ylim=(0,None))
+    ax.legend(frameon=False, fontsize=8, title=', '.join(f'vLLM {v} {w}' for v,w in zip(versions,('solid','dotted'))), title_fontsize=8, alignment='left')
+    ax.set_ylim(0, 1.35*ax.get_ylim()[1])
+    return ax
 
 # %% ../nbs/25_non_torch.ipynb #c012
 FLASHINFER_WORKSPACE = 394*MiB  # envs.py: VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE
