@@ -328,7 +328,7 @@ def _widest(m, workload, n):
     "The layout of the same GPUs that serves most at full load"
     from vllm_tuner.optimizer import search
     free = replace(m.engine, tensor_parallel_size=1, pipeline_parallel_size=1, enable_expert_parallel=False)
-    return search(m.arch, m.device, _endless(workload), free, m.tuning_params, 'throughput', gpus=n, allow=('layout',))
+    return search(m.arch, m.device, _endless(workload), free, m.tuning_params, 'throughput', gpus=n, allow=('layout',), explain=False)
 
 # %% ../nbs/60_api.ipynb #c032
 def _better(best, plan, mine)->list[str]:
