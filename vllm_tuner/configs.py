@@ -622,6 +622,7 @@ def _frame(c, h, f):
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)
+    if f.startswith('llama4') and c.flag('use_qk_norm'): custom += (('qk_l2_norm',1),)
     if 'gate_lower_bound' in c.sub('linear_attn_config') or c('kda_lower_bound') is not None: custom += (('gate_lower_bound',1),)
     return {**out, 'extra':extra, 'custom':custom+_unloaded(c,h)}
 

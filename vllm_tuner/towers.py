@@ -60,8 +60,8 @@ def _qwen_vl(c, H, top, kind=2):
     rms = kind==2.5
     deep = len(c.seq('deepstack_visual_indexes')) if kind==3 else 0
     patch = ch*t*p*p*E + (E + (c.int('num_position_embeddings') or 0)*E if kind==3 else 0)
-    merge = mlp(m,m,out)*(1+deep)
-    return _tower('image', c, blocks(n,E,I,gated=rms,norm_bias=not rms), patch + E*(1 if rms else 2) + deep*2*m, merge, tokens=16384, patches=65536, out=out)
+    merge = (mlp(m,m,out)-out)*(1+deep)
+    return _tower('image', c, blocks(n,E,I,gated=rms,norm_bias=not rms), patch + E*(1 if rms else 2) + deep*2*m + out*(1+deep), merge, tokens=16384, patches=65536, out=out)
 
 def _qwen25_vl(c, H, top): return _qwen_vl(c, H, top, 2.5)
 def _qwen3_vl(c, H, top): return _qwen_vl(c, H, top, 3)
@@ -110,7 +110,7 @@ def _llama4(c, H, top):
     n,E,I,_,p,image,ch = _facts(c)
     k,r,mid = (image//p)**2,c.real('pixel_shuffle_ratio') or .5,c.int('projector_output_dim') or 4096
     adapter = mlp(I, c.int('projector_input_dim') or 4096, mid, bias=False)
-    return _tower('image', c, blocks(n,E,I), ch*p*p*E + E + (k+1)*E + 4*E, adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
+    return _tower('image', c, blocks(n,E,I), E + (k+1)*E + 4*E, ch*p*p*E + adapter + (c.int('vision_output_dim') or mid)*H, tokens=int(k*r*r)*17, patches=(k+1)*17)
 
 def _mllama(c, H, top):
     "Tiles with positions of their own, a second stack of gated global layers"
