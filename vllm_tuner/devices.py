@@ -185,11 +185,20 @@ def plot_devices(
     ax=None,                # axes to draw on
 ):
     "Arithmetic against bandwidth, the area of a dot being the memory"
-    import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(7.5,4.5))[1]
-    for vendor,colour in (('NVIDIA','#009E73'),('AMD','#D55E00')):
-        mine = [d for d in devs if d.vendor==vendor]
-        ax.scatter([d.bandwidth/1e12 for d in mine], [d.flops('bf16')/1e12 for d in mine], [2*gib(d.memory) for d in mine], color=colour, alpha=.55, label=vendor)
-    for d in devs: ax.annotate(d.name, (d.bandwidth/1e12, d.flops('bf16')/1e12), fontsize=6.5, xytext=(4,3), textcoords='offset points')
-    ax.set(xlabel='memory bandwidth [TB/s]', ylabel='dense 16-bit arithmetic [TFLOP/s]', xscale='log', yscale='log'); ax.legend(frameon=False)
+    from math import log
+    from vllm_tuner.style import GREEN, RED, new_axes
+    ax,at = ax or new_axes(7.5,4.5), [(d.bandwidth/1e12, d.flops('bf16')/1e12) for d in devs]
+    for vendor,colour in (('NVIDIA',GREEN),('AMD',RED)):
+        mine = [k for k,d in enumerate(devs) if d.vendor==vendor]
+        ax.scatter([at[k][0] for k in mine], [at[k][1] for k in mine], [2*gib(devs[k].memory) for k in mine], color=colour, alpha=.55)
+        if mine: ax.scatter([], [], 40, color=colour, alpha=.55, label=vendor)
+    for k,(d,(x,y)) in enumerate(zip(devs,at)):
+        above = sum(abs(log(x/u))<.15 and abs(log(y/w))<.15 and (-w,j)<(-y,k) for j,(u,w) in enumerate(at))  # names of neighbours go one below the other
+        ax.annotate(d.name, (x,y), fontsize=7, xytext=(1+(gib(d.memory)/2)**.5, 3-9*above), textcoords='offset points')
+    ax.set(xlabel='memory bandwidth [TB/s]', ylabel='dense 16-bit arithmetic [TFLOP/s]', xscale='log', yscale='log')
+    lines = lambda low,high: [s*10**e for e in range(-3,5) for s in (1,2,5) if low<=s*10**e<=high]
+    for axis,limits,values in ((ax.xaxis,(.8,1.45),[x for x,_ in at]), (ax.yaxis,(.75,1.4),[y for _,y in at])):
+        low,high = min(values)*limits[0],max(values)*limits[1]
+        axis.set_ticks(lines(low,high), [f'{t:g}' for t in lines(low,high)]); axis.set_ticks([], minor=True); axis.axes.set(**{f'{axis.axis_name}lim':(low,high)})
+    ax.legend(frameon=False, loc='upper left')
     return ax
