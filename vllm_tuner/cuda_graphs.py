@@ -157,10 +157,10 @@ def plot_graphs(
     from vllm_tuner.style import PALETTE, new_axes
     ax = ax or new_axes(6, .8+.5*len(models))
     names = {'base':'constant', 'piecewise':'piecewise', 'full':'full', 'experts':'experts', 'special':'latent or linear attention', 'nccl':'NCCL'}
-    for y,(arch,device,engine) in enumerate(models.values()):
-        e = engine.resolve(arch,device)
-        k,left = fitted()['graphs'][runner(arch,device,e)]['actual'],0.
-        for colour,(name,x) in zip(PALETTE, features(captures(arch,device,e), slow_link(device,e)).items()):
+    for y,(arch,gpu,engine) in enumerate(models.values()):
+        e = engine.resolve(arch,gpu)
+        k,left = fitted()['graphs'][runner(arch,gpu,e)]['actual'],0.
+        for colour,(name,x) in zip(PALETTE, features(captures(arch,gpu,e), slow_link(gpu,e)).items()):
             ax.barh(y, k[name]*x/1024, left=left, color=colour, label=names[name] if not y else None, height=.6)
             left += k[name]*x/1024
     ax.set_yticks(range(len(models)), list(models)); ax.invert_yaxis(); ax.set_xlabel('GiB taken on one rank')
