@@ -169,7 +169,7 @@ def _html_table(b:Table):
     return f'<table>{head}{rows}</table>'
 
 def _html_notes(b:Notes):
-    word = lambda level: f'<b style="color:{LEVELS[level][1]}">{LEVELS[level][0]}</b> ' if level in LEVELS else ''
+    word = lambda level: f'<b style="border-left:.4em solid {LEVELS[level][1]};padding-left:.4em">{LEVELS[level][0]}</b> ' if level in LEVELS else ''
     return '<ul style="margin:0">' + ''.join(f'<li>{word(l)}{esc(what)}' + (f'<br><code>{esc(fix)}</code>' if fix else '') + '</li>' for l,what,fix in b.rows) + '</ul>'
 
 def _html_code(b:Code): return f'<pre style="margin:.3em 0;padding:.5em;border:1px solid #8884;border-radius:4px"><code>{esc(b.text)}</code></pre>'
