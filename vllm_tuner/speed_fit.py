@@ -14,7 +14,7 @@ from .units import real
 from .workloads import Requests, from_lengths, requests
 
 # %% auto #0
-__all__ = ['METRICS', 'Point', 'read_points', 'knobs', 'SpeedFit', 'fit_performance']
+__all__ = ['METRICS', 'Point', 'read_points', 'knobs', 'SpeedFit', 'fit_performance', 'plot_speed_fit']
 
 # %% ../nbs/36_speed_fit.ipynb #c006
 METRICS = ('ttft_ms','tpot_ms','itl_ms','e2e_ms','output_tokens_per_second','forward_ms')
@@ -187,3 +187,19 @@ def fit_performance(
     spread = tuple((m, max(.03, float(np.sqrt(np.mean([(a-b)**2 for (_,k,_,_),a,b in zip(labels,y,out) if k==m]))))) for m in dict.fromkeys(l[1] for l in labels) if m!='forward_ms')
     rows = tuple((n,m,v,*(float(np.exp(x[i])) for x in (before,f,out))) for i,(n,m,v,_) in enumerate(labels))
     return SpeedFit(_speed(speed, names, theta, spread, name), rows)
+
+# %% ../nbs/36_speed_fit.ipynb #f002
+def plot_speed_fit(
+    fit:SpeedFit, # what `fit_performance` returned
+    ax=None,      # axes to draw on
+):
+    "Predicted over measured: before, after, and by fits without the point"
+    from vllm_tuner.style import BLUE, GREY, ORANGE, new_axes
+    ax = ax or new_axes(6.5, 1+.23*len(fit.rows))
+    ys = range(len(fit.rows))
+    ax.axvline(0, color='#555555', linewidth=.8)
+    for k,label,look in ((3,'before',dict(marker='x',color=ORANGE)), (4,'after',dict(marker='o',color=BLUE,s=14)), (5,'by a fit without the point',dict(marker='o',facecolors='none',edgecolors=GREY,s=60))):
+        ax.scatter([100*(r[k]/r[2]-1) for r in fit.rows], ys, label=label, zorder=3, **look)
+    ax.set_yticks(ys, [f'{r[0]}: {r[1]}' for r in fit.rows], fontsize=8); ax.invert_yaxis(); ax.set_xlabel('predicted above measured [%]')
+    ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(.4,1))
+    return ax
