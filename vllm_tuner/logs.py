@@ -471,7 +471,7 @@ def _open(source):
     if source=='-' or source is sys.stdin: return sys.stdin, 'standard input'
     if isinstance(source,bytes): return _decode(source), 'the text'
     if hasattr(source,'read'): return (source if isinstance(source,io.TextIOBase) else io.TextIOWrapper(source, encoding='utf-8', errors='replace', newline='')), str(getattr(source,'name','the stream'))
-    if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and (Path(source).is_file() or re.fullmatch(r'\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
+    if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and (Path(source).is_file() or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
         p = Path(source).expanduser()
         if not p.is_file(): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
         head = p.open('rb').read(4)

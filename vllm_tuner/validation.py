@@ -160,6 +160,8 @@ def by_release(
 _SAME_METHOD = ({'awq','auto_awq','awq_marlin','moe_wna16','inc','humming'}, {'gptq','auto_gptq','gptq_marlin','moe_wna16','inc','humming'}, {'mxfp4','gpt_oss_mxfp4','humming'},
                 {'modelopt','modelopt_fp4','modelopt_mxfp8','modelopt_mixed'}, {'fp8','deepseek_v4_fp8','humming'}, {'compressed-tensors','humming'})  # what an override may turn into what
 
+_OWN_FILE = ('awq','auto_awq','awq_marlin','gptq','auto_gptq','gptq_marlin','modelopt','modelopt_fp4','modelopt_mxfp8','modelopt_mixed')  # vllm 0.33 quantization/*.py: get_config_filenames is not empty
+
 def method(arch)->str: # '' for a plain checkpoint
     "The quantisation method that the checkpoint names"
     return getattr(arch.quant,'method',None) or '' if arch.quant else ''
@@ -174,6 +176,7 @@ def quantization_rules(c:Case):
         yield Draft('error','deprecated-quantization', f'The quantization method {asked} is deprecated and will be removed in future versions of vLLM. To bypass, set `--allow-deprecated-quantization`.', ({'quantization':None},))
     if asked and own and asked!=own and not any(asked in s and own in s for s in _SAME_METHOD):
         yield Draft('error','quantization-mismatch', f'Quantization method specified in the model config ({own}) does not match the quantization method specified in the `quantization` argument ({asked}).', ({'quantization':None},)); return
+    if asked in _OWN_FILE and not own: yield Draft('error','quantization-config', f'Cannot find the config file for {asked}', ({'quantization':None},), 'the method describes a quantised checkpoint; this one is plain: take a release in that format, or quantise while loading with --quantization fp8'); return
     name = asked or own
     if not name or name not in known:
         if own and own not in known: yield Draft('error','unknown-quantization', f'Unknown quantization method: {own}. Must be one of {list(known)}.', (), f'vLLM {c.asked.vllm_version} cannot read this checkpoint; take one in another format')
