@@ -262,7 +262,7 @@ def test_more_ranks_never_hold_more_weights(name, tp):
 def test_a_wider_cache_type_never_holds_more_tokens(name, gib):
     a, d = arch(name), device('H100')
     tokens = lambda t: kv_plan(a, d, Engine(kv_cache_dtype=t, max_model_len=2048).resolve(a, d), gib*2**30).kv_tokens
-    assert tokens('bfloat16') <= tokens('fp8')  # 'auto' may be narrow already: a checkpoint can ask for an 8-bit cache
+    if not a.kv_dtype: assert tokens('auto') <= tokens('fp8')  # a checkpoint that asks for an 8-bit cache is narrow already
 
 
 @quick
