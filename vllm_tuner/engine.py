@@ -212,6 +212,7 @@ def _model(arch, device, e):
 def _kv_dtype(arch, device, e):
     "The cache's type: what was asked, else what the checkpoint asks for, else what the kernels prefer"
     v,kv = release(e.vllm_version),e.kv_cache_dtype
+    if kv=='auto' and None not in (e.block_size,e.max_num_batched_tokens,e.max_num_seqs,e.mamba_cache_mode): return kv  # resolved before: nothing is left to the checkpoint
     sparse = any(isinstance(m,MLA) and m.indexer for g in arch.groups for m in (g.mixer,))
     if kv=='auto' and v>=(0,12,0): kv = {None:'auto','fp8':'fp8_e4m3'}.get(arch.kv_dtype, arch.kv_dtype)
     if any(isinstance(g.mixer,MLA) and g.mixer.window for g in arch.groups): return 'fp8_ds_mla' if kv=='auto' or kv.startswith('fp8') else kv
