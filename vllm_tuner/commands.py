@@ -102,7 +102,7 @@ def predict(a:Ask)->Answer:
     s,w = subject(a),workload(a)
     if refused(judged(s)): return memory(a)
     p = predict(*s.nouns, w, ledger_of(*s.nouns, s.params).plan.kv_tokens)
-    return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated))
+    return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated or not p.requests_per_second))
 
 # %% ../nbs/61a_commands.ipynb #c010
 @command('MODEL [flags] | FILE | - | -- vllm serve ...', 'vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768', 'card')
