@@ -23,7 +23,7 @@ ruff check vllm_tuner nbs tests tools docs conftest.py setup.py
 mypy
 
 step 'notebook cells as written'
-nbdev_test --n_workers 2 --skip_folder_re '^(accuracy|howto|tutorials|[_.])'   # these export nothing and run once, below
+nbdev_test --n_workers 2
 
 step 'README and site'
 python -W ignore docs/build.py

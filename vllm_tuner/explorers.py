@@ -19,10 +19,11 @@ from .models import arch
 from .workloads import from_lengths
 from .serving import simulate, summary
 from .validation import check
+from .optimizer import nondominated
 from .cluster import layouts
 
 # %% auto #0
-__all__ = ['TABS', 'workload_controls', 'workload_view', 'cluster_controls', 'frontier', 'cluster_view', 'widget', 'Explorer',
+__all__ = ['TABS', 'workload_controls', 'workload_view', 'cluster_controls', 'cluster_view', 'widget', 'Explorer',
            'memory_explorer', 'tradeoff_explorer', 'workload_explorer', 'cluster_explorer', 'log_explorer', 'app',
            'explore']
 
@@ -94,15 +95,6 @@ def _layouts(model, machine, n, lengths, rate, objective, limits):
     w = _asked(state, rate, 120)
     return layouts(arch(model), [(node(machine),n)], w, objective=objective, slo=dict(zip(('ttft_ms.p90','tpot_ms.p90'),limits)))
 
-def frontier(
-    points, # (x, y), smaller is better in both
-)->list:    # ascending in x, descending in y
-    "The points that no other beats in both directions"
-    out = []
-    for x,y in sorted(points):
-        if not out or y<out[-1][1]: out.append((x,y))
-    return out
-
 def cluster_view(
     **state, # setting -> text, see `cluster_controls`
 )->str:      # HTML
@@ -112,18 +104,16 @@ def cluster_view(
     good = [l for l in found if l.prediction is not None and not l.refused]
     if not good: return headline('No layout works') + ''.join(message(f'{l.name}: {l.refused}') for l in found[:6])
     priced = all(l.cost is not None for l in good)
-    at = lambda l: (l.cost if priced else -l.throughput, l.prediction.tpot_ms.mean)
-    edge = frontier([at(l) for l in good])
-    sign = 1 if priced else -1
+    at = lambda l: (l.cost if priced else l.throughput, l.prediction.tpot_ms.mean)
+    edge = [good[i] for i in nondominated([-l.cost if priced else l.throughput for l in good], [-l.prediction.tpot_ms.mean for l in good])]
     best = good[0]
     title = f'{best.name} on {best.nodes} x {best.node.name}: {best.throughput:,.0f} tokens per second, {best.prediction.tpot_ms.mean:,.1f} ms per token' + (f', ${best.cost:,.2f} per million tokens' if best.cost is not None else '') + ('' if best.sound else '; it breaks a limit, as all others do')
-    chart = lines([('layouts that keep the limits',*zip(*[(sign*at(l)[0],at(l)[1]) for l in good if l.sound]),GREEN) if any(l.sound for l in good) else ('',[],[],None),
-                   ('layouts that break one',*zip(*[(sign*at(l)[0],at(l)[1]) for l in good if not l.sound]),GREY) if any(not l.sound for l in good) else ('',[],[],None)],
-                  '$ per million output tokens' if priced else 'output tokens per second', 'ms per token', 'layouts: time per token against cost', dots=True, height=240, marks=(('best',sign*at(best)[0]),))
+    kinds = (('on the edge',GREEN,edge), ('beaten in both',BLUE,[l for l in good if l.sound and l not in edge]), ('beaten, and break a limit',GREY,[l for l in good if not l.sound and l not in edge]))
+    chart = lines([(name,*zip(*map(at,ls)),colour) for name,colour,ls in kinds if ls], '$ per million output tokens' if priced else 'output tokens per second', 'ms per token', 'layouts: time per token against cost', dots=True, height=240, marks=(('best',at(best)[0]),))
     head = ('layout','tokens/s','ms per token','first token, ms','GPUs idle','$ per million')
     rows = [head, *((l.name, f'{l.throughput:,.0f}', f'{l.prediction.tpot_ms.mean:,.1f}', f'{l.prediction.ttft_ms.p90:,.0f}', f'{l.idle}', '-' if l.cost is None else f'{l.cost:,.2f}') for l in good[:10])]
     out = [l for l in found if l.refused][:5]
-    return headline(title) + chart + grid(rows) + (f'<p style="font-size:.85em">On the edge: {len(edge)} of {len(good)}. Left out: ' + esc('; '.join(f'{l.name}: {l.refused[:120]}' for l in out)) + '</p>' if out else '') + command(serve_line(state['model'], best.engine))
+    return headline(title) + chart + grid(rows) + ('<p style="font-size:.85em">Left out: ' + esc('; '.join(f'{l.name}: {l.refused[:120]}' for l in out)) + '</p>' if out else '') + command(serve_line(state['model'], best.engine))
 
 # %% ../nbs/61_explorers.ipynb #c012
 def widget(

@@ -13,14 +13,14 @@ from .engine import AutotuningParameters, Engine
 from .kv_cache import kv_plan
 from .layers import MoE
 from .memory import Memory, memory, stage_memory
-from .step_time import clock
+from .step_time import PUBLIC, clock
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['BUDGETS', 'API', 'ALLOW', 'PARAMS', 'SEQS', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady',
-           'Family', 'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space', 'request_bytes',
-           'peak', 'Table', 'reach', 'table']
+__all__ = ['BUDGETS', 'ALLOW', 'PARAMS', 'SEQS', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady', 'Family',
+           'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space', 'request_bytes', 'peak',
+           'Table', 'reach', 'table']
 
 # %% ../nbs/41_screen.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ class Steady:
     coverage:np.ndarray   # share of decode steps within the captured sizes
     saturated:np.ndarray  # requests arrive faster than they leave
 
-API = .01  # seconds that a request spends outside the engine: HTTP, tokeniser, hand-over
 
 def steady(
     c:Curve,      # step times
@@ -116,7 +115,7 @@ def steady(
     for _ in range(0 if d.rate is None else 24): B = np.minimum(limit, np.maximum(1e-3, d.rate*(d.output*token(np.maximum(B,1.)))))
     tpot = token(np.maximum(B,1.))
     saturated = np.zeros(np.shape(B),bool) if d.rate is None else d.rate*d.output*tpot>limit*1.001
-    alone = prompt*(1+.5*B*prompt/np.maximum(d.output*tpot,1e-9)) + .5*step(np.maximum(B,1.)) + API
+    alone = prompt*(1+.5*B*prompt/np.maximum(d.output*tpot,1e-9)) + .5*step(np.maximum(B,1.)) + PUBLIC.table()['api']
     rate = B/(d.output*tpot + (alone if d.rate is None else 0))
     rate = rate if d.rate is None else np.minimum(rate, d.rate)
     wait = np.maximum(0, (d.users or 0)-B)/np.maximum(rate,1e-9) if d.rate is None else np.where(saturated, np.inf, 0.)

@@ -11,7 +11,7 @@ from .units import gib, round_up
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE
 from .versions import NEWEST, at, release
 from .backends import BACKENDS, Need, accepts, candidates, fa_version
-from .defaults import derived_len
+from .defaults import NO_FLOAT16, derived_len
 from .engine import Engine, _kind, _need, attentions as _inside, uses_v0
 from .flags import Command, _facts, first_release, flag_kind, lacks, serves, settings, to_flags
 from .kv_cache import kv_plan
@@ -131,7 +131,6 @@ def tps(case)->tuple[dict,...]: # fixes
 
 # %% ../nbs/40_validation.ipynb #c016
 _DTYPES = ('auto','half','float16','bfloat16','float','float32')
-_NO_FLOAT16 = ('gemma2','gemma3','gemma3_text','glm4')  # vllm 0.33 config/model.py `_FLOAT16_NOT_SUPPORTED_MODELS`, by `model_type`
 
 @rule('config')
 def dtype_rules(c:Case):
@@ -139,7 +138,7 @@ def dtype_rules(c:Case):
     asked = c.asked.dtype.removeprefix('torch.')
     if asked not in _DTYPES: yield Draft('error','unknown-dtype', f'Unknown dtype: {c.asked.dtype[:40]!r}', ({'dtype':'auto'},)); return
     dtype = {'half':'float16','float':'float32'}.get(asked, c.e.dtype)
-    if dtype=='float16' and c.arch.model_type in _NO_FLOAT16:
+    if dtype=='float16' and c.arch.architecture.startswith(NO_FLOAT16):
         yield Draft('error','float16-unstable', f"The model type '{c.arch.model_type}' does not support float16. Reason: Numerical instability. Please use bfloat16 or float32 instead.", ({'dtype':'auto'},{'dtype':'bfloat16'},{'dtype':'float32'}))
     if dtype=='bfloat16' and asked!='auto' and c.device.vendor=='NVIDIA' and c.device.capability<(8,0):
         a,b = c.device.capability
