@@ -169,8 +169,10 @@ _LOG = (('--model',dict(metavar='MODEL',help='the model, where the log does not 
 def log(a:Ask)->Answer:
     "what vLLM printed beside the prediction; two files: why the KV cache differs"
     from vllm_tuner.asking import card, profile
-    from vllm_tuner.calibration import compare, explain, observations
+    from vllm_tuner.comparing import compare
+    from vllm_tuner.explaining import explain
     from vllm_tuner.logs import parse_log
+    from vllm_tuner.observations import observations
     if not a.words or a.words[0]!='-' and a.words[0].startswith('-'): raise ValueError('say which log: `vllm-tuner log FILE`, two files, or `-` for standard input')
     seen = [parse_log(w) for w in a.words]
     gpu = card(a) if a.opt.gpu else None
@@ -195,14 +197,14 @@ def _lines(rows, align): return Table('', rows[0], tuple(rows[1:]), align=align)
 
 def _explained(o, x)->Answer:
     "One log beside its prediction"
-    from vllm_tuner.calibration import explanation_rows
+    from vllm_tuner.explaining import explanation_rows
     said = Notes('', (*((f.level,f.what,f.hint) for f in o.observed.errors), ('',x.reason,''), *(('note',n,'') for n in x.notes)))
     data = dict(model=o.arch.name, gpu=o.device.name, flags=plain(o.engine.changed()), terms=[dict(plain(t),inside=t.inside) for t in x.terms], worst=x.worst, reason=x.reason, notes=list(x.notes), observed=plain(o.observed))
     return Answer(Page(f'{o.arch.name} on {o.device.name}', (_lines(explanation_rows(x),'lrrrr'), said), f'vLLM {o.engine.vllm_version}; GiB'), data, int(bool(o.observed.errors)))
 
 def _compared(c)->Answer:
     "Two logs, cause by cause"
-    from vllm_tuner.calibration import comparison_rows
+    from vllm_tuner.comparing import comparison_rows
     data = dict(causes=plain(c.causes), observed_gib=c.observed_gib, predicted_gib=c.predicted_gib, unexplained_gib=c.unexplained_gib, observed_tokens=c.observed_tokens, predicted_tokens=c.predicted_tokens, notes=list(c.notes))
     return Answer(Page('Why the KV cache differs', (_lines(comparison_rows(c),'lrr'), Notes('', tuple(('note',n,'') for n in c.notes))), f'{c.a.name}, then {c.b.name}'), data)
 

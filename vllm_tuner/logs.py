@@ -4,152 +4,21 @@
 
 # %% ../nbs/50_logs.ipynb #c002
 from __future__ import annotations
-import io, json, re, sys
+import re, sys
 from collections import deque
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from pathlib import Path
-from .defaults import batch_defaults
-from .devices import Device, device, devices
-from .engine import Engine
-from .flags import read_command, read_settings
+from .flags import read_command
+from .log_text import ANSI, LONGEST_LINE, open_log, pieces, stranger, unwrap, writer
+from .printed_values import read_repr
+from .sentences import AFTER, BEFORE, FACTS, MARKS, NUMBER, REFUSALS, WORDS
 from .style import esc
-from .units import GiB, bytes_of, gib
+from .units import GiB
 from .validation import Finding
-from .versions import release
 
 # %% auto #0
-__all__ = ['read_repr', 'Observed', 'rows', 'parse_log', 'engine_of', 'likely_devices', 'device_of']
+__all__ = ['Observed', 'rows', 'parse_log']
 
 # %% ../nbs/50_logs.ipynb #c005
-_F,_N = r'(-?\d[\d,]{0,15}(?:\.\d{1,9})?)', r'(\d[\d,]{0,18})'
-_G = r' ?Gi?B'
-
-_AFTER = (  # literal; what follows it; the fields that the groups fill
-    ('Model loading took ', _F+_G+r'(?: memory)?(?:(?: and|,) '+_F+r' ?s)?', 'weights_gib load_seconds'),                       # since 0.8
-    ('Loading model weights took ', _F+_G, 'weights_gib'),                                                                     # V0 until 0.7
-    ('model weights take ', _F+_G, 'weights_gib'), ('weights memory: ', _F+_G, 'weights_gib'),
-    ('non_torch_memory takes ', _F+_G, 'non_torch_gib'), ('non_torch_memory=', _F+_G, 'non_torch_gib'), ('non-torch forward increase memory: ', _F+_G, 'non_torch_gib'),
-    ('activation peak memory takes ', _F+_G, 'activation_gib'), ('torch peak memory increase: ', _F+_G, 'activation_gib'), ('peak_torch_memory=', _F+_G, 'peak_torch_gib'),
-    ('total consumed (from mem_get_info): ', _F+_G, 'consumed_gib'),
-    ('KV Cache is ', _F+_G, 'kv_cache_gib'), ('kv_cache_size=', _F+_G, 'kv_cache_gib'), ('Available KV cache memory: ', _F+_G, 'kv_cache_gib'),
-    ('Current kv cache memory in use is ', _F+_G, 'kv_cache_gib'), ('Current kv cache memory in use is ', _N+' bytes', 'kv_cache_bytes'),
-    ('GiB memory for KV Cache as specified by kv_cache_memory_bytes', '', 'sized_by_bytes'),
-    ('total_gpu_memory (', _F+_G+r'\) x gpu_memory_utilization \('+_F+r'\) = '+_F+_G, 'total_gib utilization requested_gib'),
-    ('total_gpu_memory=', _F+_G, 'total_gib'), ('GiB gpu_memory_utilization=', _F, 'utilization'),
-    ('Free memory on device ', r'(?:\w+:?\d* )?\('+_F+'/'+_F+r' GiB\)(?: on startup is less than desired GPU memory utilization \('+_F+', '+_F+r' GiB\))?', 'free_gib total_gib utilization requested_gib'),
-    ('GPU memory utilization is (', _F+', '+_F+r' GiB\)', 'utilization requested_gib'),
-    ('Initial free memory', r':? '+_F+' GiB', 'free_gib'),
-    ('CUDA graph memory: ', _F+_G, 'cuda_graph_estimate_gib'), ('CUDA graph memory: ', r'((?:[A-Z_]+=\d+ \(largest=\d+\)(?:, )?){1,4})', 'graphs'),
-    ('CUDA graph pool memory: ', _F+r' GiB \(actual\)(?:,| /) '+_F+r' GiB \(estimated\)', 'cuda_graph_gib cuda_graph_estimate_gib'),
-    ('The current --gpu-memory-utilization=', _F+r' is equivalent to (?:--gpu-memory-utilization=)?'+_F+' without', 'utilization utilization_without_graphs'),
-    ('Graph capturing ', r'(?:finished in )?(\d+) s\w{0,6}(?:, took '+_F+_G+')?', 'graph_seconds cuda_graph_gib'),
-    ('Capturing CUDA graph', r's? \((?:[\w -]{1,30}, )?([A-Z_]{4,24})\)[^\n]{0,120}?\d+/(\d+)', 'captured'), ('Capturing CUDA graph shapes: ', r'[^\n]{0,120}?\d+/(\d+)', 'num_graphs'),
-    ('KV cache size: ', _N+' tokens', 'kv_tokens'), ('Maximum concurrency for ', _N+r' tokens per request: '+_F+'x', 'concurrency_len max_concurrency'),
-    (' blocks: ', _N+r', # CPU blocks: '+_N, 'num_gpu_blocks num_cpu_blocks'), ('num_gpu_blocks is: ', _N, 'num_gpu_blocks'), ('num_gpu_blocks=', r'\d+ with num_gpu_blocks_override='+_N, 'num_gpu_blocks'),
-    ('Auto set (', _F+'/'+_F+r'\) GiB for KV cache', 'kv_cache_gib total_gib'), ('Explicitly set (', _F+'/'+_F+r'\) GiB for KV cache', 'kv_cache_gib total_gib'), ('GiB requested memory for the worker. ', _F+r' GiB memory was consumed by non-kv usages', 'consumed_gib'))  # CPU
-
-# %% ../nbs/50_logs.ipynb #c007
-_BEFORE = ((' for weight', 'weights_gib'), (' for consumed memory', 'consumed_gib'), (' for peak activation', 'printed_peak_gib'), (' for non-torch memory', 'non_torch_gib'), (' for CUDAGraph memory', 'cuda_graph_gib'),
-           (' requested memory for the worker', 'requested_gib'), (' memory for KV Cache as specified', 'kv_cache_gib'))
-
-_SINGLE = (
-    ('Using max model len ', r'(\d+)', 'max_model_len'), ('Chunked prefill is enabled with max_num_batched_tokens=', r'(\d+)', 'max_num_batched_tokens'),
-    ('Auto-fit max_model_len: ', r'(?:reduced from \d+ to (\d+)|full model context length (\d+))', 'max_model_len max_model_len'),
-    ('Using ', r'(?:AttentionBackendEnum\.)?([A-Z][A-Z0-9_]{2,40}) (?:attention )?backend', 'attention_backend'), ('Using ', r'(Flash Attention|XFormers|Flashinfer|FlashInfer|FlashMLA|Triton|Cutlass MLA)(?: \w+)? backend', 'attention_backend'),
-    ('Using Flash', r'(?: ?Attention) version (\d)', 'flash_attention'), ('Setting attention block size to ', r'(\d+)', 'block_size'), ('Setting kv cache block size to ', r'(\d+)', 'block_size'),
-    ('Resolved architecture: ', r'(\w{3,80})', 'architecture'), ('device_name=', r'([\w-]{2,60}?)(?:,|\.json|\'|")', 'device_name'),
-    ('in world size ', r'(\d+)', 'world_size'), ('Add ', r'(\d+) padding layers', 'padding_layers'), ('Encoder cache will be initialized with a budget of ', r'(\d+)', 'encoder_tokens'),
-    ('init engine (profile, create kv cache, warmup model) took ', _F, 'init_seconds'), ('Memory profiling takes ', _F, 'profile_seconds'), ('profiling/warmup run took ', _F, 'profile_seconds'),
-    ('stored in KV cache (', _N, 'kv_tokens'), ('Mamba cache blocks (', _N, 'num_gpu_blocks'), ('estimated maximum model length is ', r'(\d+)', 'estimated_max_model_len'), ('Using V', r'([12]) Model Runner', 'runner'))
-
-_MARKS = (('Model loading took',(0,8,0)), ('Actual usage is ',(0,10,2)), (' GiB memory and ',(0,11,1)), ('Available KV cache memory',(0,9,0)), ('Estimated CUDA graph memory',(0,18,0)), ('In v0.19, CUDA graph memory',(0,18,0)), ('default since v0.21.0',(0,21,0)),
-          ('for consumed memory (weights',(0,27,0)), (' tokens, Maximum concurrency',(0,28,0)), ('the current vLLM instance can use',(0,6,5)), ('Memory profiling results: total',(0,6,4)), ('Loading model weights took',(0,6,0)))
-
-_COLD,_WARM = ('Compiling a graph', 'saved AOT compiled function'), ('Directly load the compiled graph', 'Directly load AOT compilation')
-_WORDS = {**{k:('compiled','cold') for k in _COLD}, **{k:('compiled','warm') for k in _WARM}, 'CUDA graph memory profiling is enabled':('estimate_applied',True), 'CUDA graph memory profiling will be enabled by default':('estimate_applied',False),
-          'Application startup complete':('ready',True), 'Starting vLLM server on':('served',True), 'Starting vLLM API server':('served',True), 'API server version':('served',True), 'api_server.py':('served',True), 'Using AsyncLLMEngine':('core','v0'), 'Initializing a V0 LLM engine':('core','v0'), 'Initializing an LLM engine':('core','v0'), 'Initializing a V1 LLM engine':('core','v1'),
-          'the current vLLM instance can use':('core','v0'), '# CPU blocks:':('core','v0'), 'Memory profiling results:':('core','v0'), 'KV cache size:':('core','v1'), 'Available KV cache memory':('core','v1')}
-
-# %% ../nbs/50_logs.ipynb #c009
-_ERRORS = (
-    ('No available memory for the cache blocks', 'no-cache-memory', 'raise gpu_memory_utilization, or make room: fewer max_num_batched_tokens, more tensor_parallel_size, a quantised checkpoint'),
-    ('To serve at least one request with the model', 'no-room-for-one', 'lower max_model_len to the length vLLM estimates, or raise gpu_memory_utilization'),
-    ('maximum number of tokens that can be stored in KV cache', 'no-room-for-one', 'lower max_model_len, or raise gpu_memory_utilization'),
-    ('is less than desired GPU memory utilization', 'free-memory', 'something else holds the memory: end it, or lower gpu_memory_utilization below what is free'),
-    ('exceeds available Mamba cache blocks', 'mamba-blocks', 'lower max_num_seqs to the number of blocks'), ('Cannot auto-fit max_model_len', 'no-auto-fit', 'raise gpu_memory_utilization'),
-    ('occurred when warming up sampler', 'sampler-warmup', 'lower max_num_seqs or gpu_memory_utilization'), ('out of memory', 'out-of-memory', 'lower gpu_memory_utilization, so that more is left outside the budget, or what the step at hand allocates'),
-    ('OutOfMemoryError', 'out-of-memory', 'lower gpu_memory_utilization, so that more is left outside the budget, or what the step at hand allocates'), ('Tried to allocate ', 'out-of-memory', ''),
-    ('Error in memory profiling', 'memory-profiling', 'another process released memory meanwhile; start again when the card is quiet'), ('must be divisible by tensor parallel size', 'heads', ''),
-    ('is larger than the number of available GPUs', 'world-size', ''), ('is greater than the derived max_model_len', 'context-too-long', ''), ('Bfloat16 is only supported on GPUs', 'bfloat16-capability', ''),
-    ('No valid attention backend', 'no-backend', ''), ('unrecognized arguments:', 'unknown-flag', ''), ('CUDA error:', 'cuda-error', ''), ('NCCL error', 'nccl-error', ''),
-    ('Engine core initialization failed', 'engine-died', 'the cause stands further up, in the process that died first'), ('EngineCore failed to start', 'engine-died', ''))
-
-_RAISED = re.compile(r'((?:[A-Za-z_]\w{0,40}\.){0,4}[A-Z]\w{0,40}(?:Error|Exception): .{0,600})')
-
-# %% ../nbs/50_logs.ipynb #c011
-_TOKEN = re.compile(r"""\s*(?:('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(<[^<>]{0,300}>)|([{}\[\](),=:])|([^\s{}\[\](),='"<>]{1,4096}))""", re.S)
-_NAMES = {'True':True, 'False':False, 'None':None, 'true':True, 'false':False, 'null':None}
-_END = object()
-
-def _word(w):
-    "A bare word as a number, a constant, or itself"
-    if w in _NAMES: return _NAMES[w]
-    if re.fullmatch(r'[-+]?\d{1,18}', w): return int(w)
-    if re.fullmatch(r'[-+]?\d{0,18}\.?\d{0,18}(?:[eE][-+]?\d{1,3})?', w) and re.search(r'\d', w):
-        try: return float(w)
-        except ValueError: return w
-    return w
-
-class _Reader:
-    "Tokens of a printed value, read once from left to right"
-    def __init__(self, text, pos=0): self.text,self.pos,self.depth = text,pos,0
-    def peek(self):
-        m = _TOKEN.match(self.text, self.pos)
-        return m[m.lastindex] if m else ''
-    def take(self):
-        m = _TOKEN.match(self.text, self.pos)
-        if not m: self.pos = len(self.text); return '',0
-        self.pos = m.end()
-        return m[m.lastindex], m.lastindex
-
-    def value(self):
-        "One value; `_END` where the text stops"
-        tok,kind = self.take()
-        if not kind: return _END
-        if kind==1: return re.sub(r'\\(.)', r'\1', tok[1:-1])
-        if kind==2: return tok[1:-1].split(':')[0].rpartition('.')[2].strip()  # <CUDAGraphMode.NONE: 0>
-        if tok in '{[(': return self.items({'{':'}','[':']','(':')'}[tok], tok=='{')
-        if kind==3: return None
-        tok = tok.rstrip(':')
-        return self.items(')', True, skip=True) if self.peek()=='(' else _word(tok.removeprefix('torch.'))
-
-    def items(self, stop, pairs, skip=False):
-        "What stands between brackets: a dict where there are keys, else a list"
-        if skip: self.take()
-        self.depth += 1; found,keyed = [],{}
-        while self.pos<len(self.text) and self.depth<40:
-            tok = self.peek()
-            if tok==stop or tok=='': self.take(); break
-            if tok in (',', '}', ']', ')'): self.take(); continue
-            x = self.value()
-            if x is _END: break
-            if self.peek() in ('=',':') and self.peek(): self.take(); y = self.value(); keyed[str(x)] = None if y is _END else y
-            else: found.append(x)
-        self.depth -= 1
-        return keyed if pairs and (keyed or not found) else found
-
-@lru_cache(32)
-def read_repr(
-    text:str,  # such as "{'model': 'x', 'max_model_len': 4096}" or "model='x', dtype=torch.bfloat16"
-)->dict:       # name -> value
-    "Names and values of a printed mapping, nothing evaluated"
-    text = text[:65536].strip()
-    r = _Reader(text, 1 if text[:1]=='{' else 0)
-    got = r.items('}' if text[:1]=='{' else '\0', True)
-    return got if isinstance(got,dict) else {}
-
-# %% ../nbs/50_logs.ipynb #c014
 @dataclass(frozen=True, slots=True)
 class Observed:
     "What one start of vLLM printed; `None` where it did not"
@@ -206,7 +75,7 @@ class Observed:
         cells = ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td style="text-align:left">{esc(v)}</td></tr>' for k,v in rows(self))
         return f'<table>{cells}</table>'
 
-# %% ../nbs/50_logs.ipynb #c015
+# %% ../nbs/50_logs.ipynb #c006
 _GIB = (('total_gib','device memory'), ('requested_gib','budget'), ('weights_gib','weights'), ('consumed_gib','weights and non-torch'), ('activation_gib','activation peak'), ('non_torch_gib','non-torch'),
         ('cuda_graph_estimate_gib','CUDA graphs, estimate'), ('cuda_graph_gib','CUDA graphs, actual'), ('kv_cache_gib','KV cache'))
 
@@ -229,43 +98,8 @@ def rows(
     out += [(f.level, f'{f.what}' + (f' ({f.hint})' if f.hint else '')) for f in o.errors]
     return out + [('contradiction',c) for c in o.contradictions] + ([('not in this log',', '.join(o.missing))] if o.missing else []) + [('note',n) for n in o.notes]
 
-# %% ../nbs/50_logs.ipynb #c017
-_CHUNK,_LINE = 2**20, 2**16                 # characters of a piece, of a line
-_ANSI = re.compile(r'\x1b\[[0-9;?]{0,20}[A-Za-z]|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)|(?:\\u001b|\\x1b|\\033|#033)\[[0-9;]{0,20}m')
-_PROCESS = re.compile(r'\(([A-Za-z]\w{0,40}(?:[ _](?:rank=)?\w{1,12}){0,3}?) pid=(\d{1,9})(?:, ip=([\w.:]{1,45}))?\)')
+# %% ../nbs/50_logs.ipynb #c008
 _LEVEL = re.compile(r'\b(INFO|DEBUG|WARNING|ERROR|CRITICAL)\b')
-
-def _pieces(source):
-    "Text in pieces that end with a line, from text or a stream; over-long lines are cut"
-    read = iter(lambda: source.read(_CHUNK), '') if hasattr(source,'read') else (source[i:i+_CHUNK] for i in range(0,len(source),_CHUNK))
-    rest,skipping = '',False
-    for piece in read:
-        piece = (rest+piece).replace('\r\n','\n')
-        whole,sep,rest = piece.rpartition('\n')
-        if skipping and sep: whole,skipping = whole.partition('\n')[2] if '\n' in whole else '', False; yield '\n'
-        elif skipping: rest = ''; continue
-        if len(rest)>_LINE: yield whole+sep+rest[:_LINE]; rest,skipping = '',True; continue
-        if sep: yield whole+sep
-    if rest and not skipping: yield rest
-
-# %% ../nbs/50_logs.ipynb #c018
-def _unwrap(line):
-    "The message inside a line that is JSON (docker, journald, structured logging)"
-    s = line.lstrip()
-    if s[:1]!='{' or '"' not in s[:40]: return line
-    try: d = json.loads(s)
-    except (ValueError,RecursionError): return line
-    for k in ('log','message','msg','MESSAGE','text','textPayload','line','event','body'):
-        if isinstance(v:=d.get(k) if isinstance(d,dict) else None, str): return v
-        if isinstance(v,list) and v and all(isinstance(c,int) and 0<=c<256 for c in v): return bytes(v).decode('utf-8','replace')  # journald writes coloured lines as bytes
-    return line
-
-def _rank(head):
-    "The process that wrote a line, without its number where its name is unique"
-    m = _PROCESS.search(head)
-    if not m: return ''
-    name = m[1].replace('VllmWorker ','Worker ').replace(' ','_')
-    return name if re.search(r'\d', name) or name in ('EngineCore','APIServer') else f'{name} {m[2]}' + (f' {m[3]}' if m[3] else '')
 
 def _number(s): return float(s.replace(',','')) if '.' in s or 'e' in s else int(s.replace(',',''))
 
@@ -279,8 +113,8 @@ class _Start:
 
     def empty(self): return not (self.seen or self.words or self.errors or self.settings or self.resolved)
 
-# %% ../nbs/50_logs.ipynb #c019
-_NUMBER_END = re.compile(_F+r'(?: ?Gi?B)?$')
+# %% ../nbs/50_logs.ipynb #c009
+_NUMBER_END = re.compile(NUMBER+r'(?: ?Gi?B)?$')
 
 def _after(s, line, i, lit, rule, rank, n):
     "A sentence: what follows the literal, at each of its places"
@@ -306,7 +140,9 @@ def _said(s, line, i, lit, pair, rank, n):
     field,value = pair
     s.words[field] = 'cold' if value=='warm' and s.words.get(field)=='cold' else value
 
-# %% ../nbs/50_logs.ipynb #c020
+# %% ../nbs/50_logs.ipynb #c010
+_RAISED = re.compile(r'((?:[A-Za-z_]\w{0,40}\.){0,4}[A-Z]\w{0,40}(?:Error|Exception): .{0,600})')
+
 def _failure(s, line, i, lit, rule, rank, n):
     "A refusal or a crash, told once"
     code,hint = rule
@@ -320,7 +156,7 @@ def _failure(s, line, i, lit, rule, rank, n):
     for old in [k for k in s.errors if k[1]==key and k[0]=='exception']: del s.errors[old]
     s.errors.setdefault((code,key), Finding('error', code, ' '.join(what.split())[:600], hint=f'line {n}' + (f'; {hint}' if hint else '')))
     if (m:=re.search(r"max seq len \((\d{1,12})\)", what)): s.put('max_model_len', int(m[1]), '', n)
-    if (m:=re.search(r'available KV cache memory \('+_F+' GiB', what)): s.put('kv_cache_gib', _number(m[1]), '', n)
+    if (m:=re.search(r'available KV cache memory \('+NUMBER+' GiB', what)): s.put('kv_cache_gib', _number(m[1]), '', n)
 
 def _arguments(s, line, i, lit, rule, rank, n):
     "Flags as the user gave them"
@@ -343,10 +179,10 @@ def _command(s, line, i, lit, rule, rank, n):
     s.settings.update(dict(c.flags)); s.env += c.env
     if c.model: s.words['model'] = c.model
 
-# %% ../nbs/50_logs.ipynb #c021
+# %% ../nbs/50_logs.ipynb #c011
 _ROOTS = ('Model loading took', 'weight', 'KV cache size', 'KV cache mem', 'in KV cache', 'KV Cache is', 'kv cache', 'kv_cache', 'CUDA graph', 'CUDAGraph', 'memory', 'Error', 'took ', 'Using ', ' blocks', 'Maximum concurrency', 'max_model_len', 'args: ', 'profiling', 'Graph captur', 'LLM engine', 'AOT comp', 'compiled graph', 'Capturing', 'initial')
-_RULES = ([(lit,_after,(re.compile(pat),names.split())) for lit,pat,names in _AFTER+_SINGLE] + [(lit,_before,name) for lit,name in _BEFORE] + [(lit,_mark,m) for lit,m in _MARKS] + [(lit,_said,w) for lit,w in _WORDS.items()]
-          + [(lit,_failure,(code,hint)) for lit,code,hint in _ERRORS] + [('Error: ',_failure,('exception','')), ('Exception: ',_failure,('exception',''))]
+_RULES = ([(lit,_after,(re.compile(pat),names.split())) for lit,pat,names in AFTER+FACTS] + [(lit,_before,name) for lit,name in BEFORE] + [(lit,_mark,m) for lit,m in MARKS] + [(lit,_said,w) for lit,w in WORDS.items()]
+          + [(lit,_failure,(code,hint)) for lit,code,hint in REFUSALS] + [('Error: ',_failure,('exception','')), ('Exception: ',_failure,('exception',''))]
           + [('non-default args: ',_arguments,None), ('args: Namespace(',_arguments,None), ('LLM engine (v',_config,None), ('API server version ',_word_after,'version'), ('█  version ',_word_after,'version'), ('█  model   ',_word_after,'model'),
              ('vllm serve ',_command,None), ('vllm.entrypoints.openai.api_server ',_command,None), ('"MESSAGE"',_mark,(0,0,0))])
 _BY_ANCHOR = {}
@@ -355,7 +191,7 @@ _ANCHORS = tuple(_BY_ANCHOR)
 
 def _worth(piece):
     "A piece with over-long lines cut, and the lines of it that hold an anchor: start -> (end, anchors)"
-    if len(piece)>_LINE and max(map(len,piece.split('\n')))>_LINE: piece = '\n'.join(l[:_LINE] for l in piece.split('\n'))
+    if len(piece)>LONGEST_LINE and max(map(len,piece.split('\n')))>LONGEST_LINE: piece = '\n'.join(l[:LONGEST_LINE] for l in piece.split('\n'))
     marks = {}
     for a in _ANCHORS:
         i = piece.find(a)
@@ -377,7 +213,7 @@ def _opens(line, rank):
     "The kind of a line that begins a start, ''"
     return next((f'{k} {rank}' for k in ('API server version','LLM engine (v','█  version ') if k in line), '')
 
-# %% ../nbs/50_logs.ipynb #c023
+# %% ../nbs/50_logs.ipynb #c013
 _WORST_IS_LOW = {'kv_cache_gib','kv_tokens','num_gpu_blocks','num_cpu_blocks','max_concurrency','total_gib','free_gib','requested_gib','max_model_len','estimated_max_model_len'}
 _MAY_REPEAT = {'load_seconds','profile_seconds','graph_seconds','init_seconds','free_gib','concurrency_len','attention_backend','flash_attention','device_name','world_size','block_size','utilization_without_graphs','runner','cuda_graph_estimate_gib','printed_peak_gib','max_num_batched_tokens'}
 _EXPECTED = (('weights_gib','weights'), ('activation_gib','activation peak'), ('non_torch_gib','non-torch memory'), ('total_gib','device memory'), ('kv_cache_gib','KV cache memory'), ('kv_tokens','KV cache tokens'), ('max_concurrency','maximum concurrency'))
@@ -410,7 +246,7 @@ def _decide(s):
             if rank and f in Observed.__dataclass_fields__: ranks.setdefault(rank,[]).append((f,_worst(f,list(vs))))
     return got, tuple((k,tuple(v)) for k,v in sorted(ranks.items()) if k not in ('EngineCore','APIServer')), clashes
 
-# %% ../nbs/50_logs.ipynb #c024
+# %% ../nbs/50_logs.ipynb #c014
 def _derive(got, words):
     "What follows from printed numbers by vLLM's own arithmetic"
     est = got.get('cuda_graph_estimate_gib')
@@ -456,33 +292,7 @@ def _notes(o):
     if o.estimate_applied is False: out.append('the graph estimate was printed but not subtracted from the cache (releases before 0.21)')
     return tuple(out)
 
-# %% ../nbs/50_logs.ipynb #c025
-_OTHERS = (('SGLang',('sglang','server_args=ServerArgs(')), ('llama.cpp',('llama_model_loader','llm_load_tensors','load_tensors:')), ('Ollama',('ollama',)), ('Text Generation Inference',('text_generation_launcher','text-generation-router')), ('TensorRT-LLM',('[TensorRT-LLM]','tensorrt_llm')))
-
-def _stranger(head, lines, name):
-    "The complaint about a text that vLLM did not write"
-    if not head.strip(): return f'{name} is empty; give the text that vLLM printed while it started'
-    if '\0' in head[:4096] or sum(c<' ' and c not in '\t\n\r\x1b\f' or c=='\ufffd' for c in head[:4096])>.05*min(len(head),4096): return f'{name} is not text (it looks like a binary file); give the log that vLLM printed'
-    other = next((n for n,words in _OTHERS if any(w in head for w in words)), None)
-    return f"{name} holds {max(1,lines):,} line{'s' if lines>1 else ''}, and nothing in it is of a vLLM start-up" + (f'; it looks like a log of {other}' if other else '') + '. Give the output of `vllm serve` from its first line'
-
-def _open(source):
-    "A readable stream or text, and what to call it"
-    if source=='-' or source is sys.stdin: return sys.stdin, 'standard input'
-    if isinstance(source,bytes): return _decode(source), 'the text'
-    if hasattr(source,'read'): return (source if isinstance(source,io.TextIOBase) else io.TextIOWrapper(source, encoding='utf-8', errors='replace', newline='')), str(getattr(source,'name','the stream'))
-    if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and (Path(source).is_file() or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
-        p = Path(source).expanduser()
-        if not p.is_file(): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
-        head = p.open('rb').read(4)
-        if head[:2]==b'\x1f\x8b': import gzip; return gzip.open(p, 'rt', encoding='utf-8', errors='replace', newline=''), p.name
-        return p.open(encoding='utf-16' if head[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', errors='replace', newline=''), p.name
-    if not isinstance(source,str): raise ValueError(f'a {type(source).__name__} is no log; give text, a path, a file object, or {chr(39)}-{chr(39)} for standard input')
-    return source, 'the text'
-
-def _decode(b): return b.decode('utf-16' if b[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', 'replace')
-
-# %% ../nbs/50_logs.ipynb #c026
+# %% ../nbs/50_logs.ipynb #c016
 _TORN = re.compile(r'(?=\((?:Worker|VllmWorker|RayWorker|EngineCore|APIServer)[^()]{0,60}pid=\d)')  # two processes on one line
 
 def _maybe_next(current, opener):
@@ -495,7 +305,7 @@ def _maybe_next(current, opener):
 def _segments(stream):
     "The starts of a log, newest last (64 at most), with counts and its head"
     kept,current,lines,starts,head = deque(maxlen=64), _Start(), 0, 1, ''
-    for piece in _pieces(stream):
+    for piece in pieces(stream):
         head = head or piece[:65536]
         piece,marks = _worth(piece)
         at = 0
@@ -503,11 +313,11 @@ def _segments(stream):
             lines += piece.count('\n', at, a); at = a
             text = piece[a:b]
             for part in (text.split('\r')[-400:] if '\r' in text else (text,)):
-                whole = _unwrap(part)
+                whole = unwrap(part)
                 if whole is not part: anchors = _ANCHORS
-                if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = _ANSI.sub('', whole)
+                if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = ANSI.sub('', whole)
                 for line in (_TORN.split(whole) if whole.count(" pid=")>1 else (whole,)):
-                    rank = _rank(line[:400]) if 'pid=' in line else ''
+                    rank = writer(line[:400]) if 'pid=' in line else ''
                     if rank.startswith(('APIServer','ApiServer')): current.words['served'] = True
                     current,new = _maybe_next(current, _opens(line, rank) if 'ersion' in line or 'engine (v' in line else '')
                     if new: kept.append(new); starts += 1
@@ -520,71 +330,11 @@ def parse_log(
     start:int=-1, # which start, where the file holds several: the last
 )->Observed:
     "What one start of vLLM printed, any release from 0.6 to 0.33"
-    stream,name = _open(source)
+    stream,name = open_log(source)
     try: found,lines,starts,head = _segments(stream)
     finally:
         if stream is not source and stream is not sys.stdin and hasattr(stream,'close'): stream.close() if not hasattr(source,'read') else stream.detach()
     full = [s for s in found if not s.empty()]
-    if not full or not any(s.seen or s.settings or s.resolved or 'version' in s.words or any(c!='exception' for c,_ in s.errors) for s in full): raise ValueError(_stranger(head, lines, name))
+    if not full or not any(s.seen or s.settings or s.resolved or 'version' in s.words or any(c!='exception' for c,_ in s.errors) for s in full): raise ValueError(stranger(head, lines, name))
     if not -len(full)<=start<len(full): raise ValueError(f'start is {start} but the log holds {len(full)} starts; give 0 to {len(full)-1}, or -1 for the last')
     return _observed(full[start], lines, starts)
-
-# %% ../nbs/50_logs.ipynb #c036
-_FROM_CONFIG = {'dtype':'dtype', 'max_seq_len':'max_model_len', 'tensor_parallel_size':'tensor_parallel_size', 'pipeline_parallel_size':'pipeline_parallel_size', 'data_parallel_size':'data_parallel_size', 'kv_cache_dtype':'kv_cache_dtype',
-                'decode_context_parallel_size':'decode_context_parallel_size', 'enable_prefix_caching':'enable_prefix_caching', 'enable_chunked_prefill':'enable_chunked_prefill', 'chunked_prefill_enabled':'enable_chunked_prefill', 'enforce_eager':'enforce_eager'}
-
-def _pairs(o):
-    "Flag -> value from everything the log says, best witness last"
-    out = {'max_model_len':o.max_model_len, 'max_num_batched_tokens':o.max_num_batched_tokens, 'gpu_memory_utilization':o.utilization}
-    for axis,flag in (('TP','tensor_parallel_size'),('PP','pipeline_parallel_size')):
-        seen = [int(m[1]) for r,_ in o.ranks if (m:=re.search(axis+r'(\d{1,4})', r))]
-        if seen and max(seen): out[flag] = max(seen)+1
-    conf = dict(o.resolved)
-    out.update({flag:conf[k] for k,flag in _FROM_CONFIG.items() if conf.get(k) is not None})
-    spec = conf.get('speculative_config')
-    if isinstance(spec,dict) and (n:=spec.get('num_speculative_tokens',spec.get('num_spec_tokens'))): out['speculative_config'] = {'method':spec.get('method') or 'ngram', 'num_speculative_tokens':n, **({'model':spec['model']} if spec.get('model') else {})}
-    out.update(dict(o.settings))
-    return {k:v for k,v in out.items() if v is not None}
-
-def engine_of(
-    o:Observed, # a log's content
-    **more,     # further `Engine` fields, which win
-)->Engine:
-    "The engine that wrote the log, as far as the log tells; a value that makes no sense is left out"
-    version = o.version or o.version_inferred or '0.33.0'
-    try: release(version)
-    except ValueError: version = o.version_inferred or '0.33.0'
-    kept = {'vllm_version':version, 'usage':'serve' if o.served or not o.resolved else 'llm'}
-    for k,v in dict(read_settings(_pairs(o).items(), version).flags).items():
-        try: Engine(**{k:v}); kept[k] = v
-        except (ValueError,TypeError): pass
-    if o.env: kept['env'] = o.env
-    return Engine(**{**kept, **more})
-
-# %% ../nbs/50_logs.ipynb #c037
-def likely_devices(
-    o:Observed, # a log's content
-)->tuple[Device,...]: # best first, none where the log gives no clue
-    "The cards that could have written the log"
-    named = None
-    if o.device_name:
-        try: named = device(o.device_name.replace('_',' '))
-        except ValueError: named = None
-    if named: return (replace(named, memory=bytes_of(o.total_gib)) if o.total_gib else named,)
-    if not o.total_gib: return ()
-    off = lambda d: abs(gib(d.memory)-o.total_gib)/o.total_gib
-    found = sorted((d for d in devices() if off(d)<.02), key=off)
-    if o.max_num_batched_tokens and 'max_num_batched_tokens' not in dict(o.settings):
-        e = engine_of(o)
-        found = [d for d in found if batch_defaults(d.memory, d.name, d.capability, e.usage, e.vllm_version)[0]==o.max_num_batched_tokens] or found
-    return tuple(replace(d, memory=bytes_of(o.total_gib)) for d in found)
-
-def device_of(
-    o:Observed, # a log's content
-)->Device:      # with the memory that the log states
-    "The card that wrote the log, most likely"
-    if dict(o.resolved).get('device_config')=='cpu': raise ValueError('the log is of a server that runs on the CPU; the ledger knows GPUs only')
-    found = likely_devices(o)
-    if found: return found[0]
-    if o.total_gib: return device(o.total_gib)
-    raise ValueError('the log says nothing about the GPU; name it, for instance with --gpu H100')

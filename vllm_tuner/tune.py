@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
-from .calibration import Observation, fit
+from .calibration import fit
 from .engine import Engine
 from .flags import to_env, to_flags
 from .goals import SLO, figure, slo_of
 from .logs import Observed, parse_log
+from .observations import Observation
 from .metrics import samples
 from .candidates import Candidate, candidate
 from .optimizer import ENGINE, Plan, search

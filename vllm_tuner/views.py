@@ -17,7 +17,7 @@ from .flags import to_flags
 from .cuda_graphs import coverage, padded
 from .memory import memory
 from .validation import check
-from .calibration import explain, explanation_rows
+from .explaining import explain, explanation_rows
 
 # %% auto #0
 __all__ = ['VERSIONS', 'SAMPLE_LOG', 'LONGEST_PASTE', 'VIEWS', 'Control', 'steps', 'engine_controls', 'read_engine', 'nouns',
