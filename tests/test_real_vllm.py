@@ -64,9 +64,9 @@ def test_a_study_on_a_real_server(model, tmp_path):
 
 def test_a_server_that_refuses_is_recorded(model, tmp_path):
     "vLLM's own words for a context that the checkpoint does not have"
-    from vllm_tuner.tune import Died, Server
+    from vllm_tuner.benchmark import Died, LiveServer
     with pytest.raises(Died, match='max_model_len|ended with code'):
-        with Server(str(model), replace(engine(), max_model_len=10**6), tmp_path/'s.log', (f'{VENV}/bin/vllm',), 200): pass
+        with LiveServer(str(model), replace(engine(), max_model_len=10**6), tmp_path/'s.log', (f'{VENV}/bin/vllm',), 200): pass
 
 
 def test_vllm_parses_the_config_file(model, tmp_path):

@@ -3,22 +3,26 @@
 
     python tools/score_decisions.py DATA nbs/accuracy/decisions.json
 
-Every source is predicted with coefficients fitted without it (`fit_performance`). The file keeps one row per measured point: its
-group, what was measured and predicted of time per token and throughput per GPU, and the spread that the product would state.
+Every source is predicted with coefficients fitted without it (`fit_performance`), and the spread that goes with a prediction is
+taken from the errors of the other laboratories. The file keeps one row per configuration and load: what was measured and predicted
+of time per token and throughput per GPU, the median where a laboratory measured the same thing several times.
 `nbs/accuracy/decisions.ipynb` draws its figures from these rows alone.
 """
 import json, math, sys, warnings
 from collections import Counter, defaultdict
 from pathlib import Path
+from statistics import median
 import numpy as np
-from fit_performance import Bench, Fit, freeze, read
-from vllm_tuner.serving import spreads
+from fit_performance import Bench, Fit, freeze, read, starved
+from vllm_tuner.serving import busy
 from vllm_tuner.step_time import PUBLIC
 
 TPOT = ('tpot_mean','tpot_p50','itl_mean','itl_p50')  # the first that was measured stands for time per token
+CONFIG = ('tp','pp','dp','ep','max_num_seqs','max_num_batched_tokens','kv_cache_dtype','enforce_eager')  # what somebody chooses
+LOAD = ('max_concurrency','request_rate')                                                              # what arrives
 
 def left_out(cases):
-    "Case id -> statistic -> (measured, predicted without its source)"
+    "Case id -> statistic -> (measured, predicted without its source); and the simulated cases"
     frozen = []
     for c in cases:
         try: frozen.append(freeze(c, PUBLIC))
@@ -37,9 +41,16 @@ def left_out(cases):
             out[f.case.id][st] = (v, float(pred[j]))
     return out,runs
 
+def statistic(got): return next((s for s in TPOT if s in got), None)
+
+def spread_without(out, runs):
+    "Laboratory, busy or not -> standard deviation of the log error that the other laboratories saw, from its 80 % quantile"
+    rows = [(f.case.lab, busy(f.run), abs(math.log(got[st][0]/got[st][1]))) for i,got in out.items() if (st:=statistic(got)) and not starved(f:=runs[i])]
+    return {(lab,b):float(np.quantile([e for l,k,e in rows if l!=lab and k==b], .8))/1.2816 for lab in {r[0] for r in rows} for b in (False,True)}
+
 def point(f, got):
     "Time per token and throughput per GPU, measured and predicted; a throughput that was not printed follows from users and latencies"
-    r,st = f.case.record,next((s for s in TPOT if s in got), None)
+    r,st = f.case.record,statistic(got)
     if st is None: return None
     gpus,users,O = r['gpu_count'] or (r['tp'] or 1)*(r['pp'] or 1), r['max_concurrency'], r['workload']['output_len']
     ttft = next((got[s] for s in ('ttft_mean','ttft_p50') if s in got), None)
@@ -49,25 +60,30 @@ def point(f, got):
     return got[st], tuple(x/gpus for x in thr), gpus
 
 def rows(cases):
-    "One row per point of a group that has several configurations"
-    out,frozen = left_out(cases)
-    groups = defaultdict(dict)
+    "Groups of one machine, model and lengths with several configurations or loads"
+    out,runs = left_out(cases)
+    spread,groups = spread_without(out,runs),defaultdict(lambda: defaultdict(list))
     for i,got in out.items():
-        f = frozen[i]; r,c = f.case.record,f.case
+        f = runs[i]; r,c = f.case.record,f.case
         if (p:=point(f,got)) is None: continue
         w = r['workload']
-        key = (r['model'], r['quant'] or '', r['gpu'], c.lab, w['dataset'], w['input_len'], w['output_len'], r['vllm_version'] or '')
-        cfg = {k:v for k,v in dict(tp=r['tp'], pp=r['pp'], dp=r['dp'], ep=r['ep'] or None, users=r['max_concurrency'], rate=None if r['request_rate']=='inf' else r['request_rate'], max_num_seqs=r['max_num_seqs'],
-                                   max_num_batched_tokens=r['max_num_batched_tokens'], kv_cache_dtype=r['kv_cache_dtype'], enforce_eager=r['enforce_eager'] or None, gpus=p[2]).items() if v is not None}
-        sd = dict(spreads(c.device, f.run, PUBLIC))['tpot_ms']
-        groups[key].setdefault(json.dumps(cfg), dict(config=cfg, tpot=[round(float(x),3) for x in p[0]], throughput=[round(float(x),2) for x in p[1]], spread=round(float(sd),3)))
-    return [dict(model=k[0], quant=k[1], gpu=k[2], source=k[3], workload=f'{k[4][:40]} {k[5]:g}/{k[6]:g}', version=k[7], points=list(v.values())) for k,v in sorted(groups.items(), key=lambda kv: tuple(map(str,kv[0]))) if len(v)>1]
+        watts = next((s for s in (r['notes'] or '').split(';') if 'power limit' in s), '').strip()
+        key = (r['model'], r['quant'] or '', r['gpu'], watts, c.lab, w['dataset'], w['input_len'], w['output_len'], c.engine.vllm_version, statistic(got))
+        cfg = {k:r[k] for k in CONFIG if r[k] not in (None,False)} | {'gpus':p[2]}
+        load = {k:r[k] for k in LOAD if r[k] not in (None,'inf')}
+        groups[key][json.dumps([cfg,load])].append((*p[:2], spread[c.lab,busy(f.run)]))
+    def row(text, ps):
+        cfg,load = json.loads(text)
+        mid = lambda j,k,d: round(median(x[j][k] for x in ps),d)
+        return dict(config=cfg, load=load, times=len(ps), tpot=[mid(0,0,3),mid(0,1,3)], throughput=[mid(1,0,2),mid(1,1,2)], spread=round(ps[0][2],3))
+    return [dict(model=k[0], quant=k[1], gpu=k[2]+(', '+k[3] if k[3] else ''), source=k[4], workload=f'{k[5][:40]} {k[6]:g}/{k[7]:g}', version=k[8], statistic=k[9], points=[row(*x) for x in v.items()])
+            for k,v in sorted(groups.items(), key=lambda kv: tuple(map(str,kv[0]))) if len(v)>1]
 
 def main(data, path):
     warnings.simplefilter('ignore')
     cases,_ = read(data)
     table = rows(cases)
-    head = json.dumps({'about':'Measured serving points in groups of one model, GPU and workload, and what the model predicts for each when fitted without its source. tpot: ms, [measured, predicted]; throughput: output tokens per second and GPU, [measured, predicted]; spread: standard deviation of the log that a prediction states for its time per token.', 'made_by':'tools/score_decisions.py'}, indent=1)
+    head = json.dumps({'about':'Measured serving points in groups of one machine, model and lengths, and what the model predicts for each when fitted without its source. tpot: ms, [measured, predicted]; throughput: output tokens per second and GPU, [measured, predicted]; times: measurements behind the median; spread: standard deviation of the log error of time per token in the other laboratories, for a calm or a busy server.', 'made_by':'tools/score_decisions.py'}, indent=1)
     Path(path).write_text(head[:-2]+',\n "groups": [\n'+',\n'.join('  '+json.dumps(g) for g in table)+'\n ]\n}\n')
     print(len(table), 'groups', sum(len(g['points']) for g in table), 'points', Counter(g['source'] for g in table))
 

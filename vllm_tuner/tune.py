@@ -4,166 +4,26 @@
 
 # %% ../nbs/54_tune.ipynb #c002
 from __future__ import annotations
-import json, math, os, re, signal, socket, subprocess, time, warnings
+import json, math, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, build_opener
+from .benchmark import Died, LiveServer, Measured, bench, counters
 from .calibration import fit
+from .candidates import Candidate, candidate
 from .engine import Engine
-from .flags import to_env, to_flags
 from .goals import SLO, figure, slo_of
 from .logs import Observed, parse_log
 from .observations import Observation
-from .metrics import samples
-from .candidates import Candidate, candidate
 from .optimizer import ENGINE, Plan, search
 from .screen import PARAMS
-from .units import real
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['FIGURES', 'DOUBT', 'Died', 'free_port', 'answers', 'Server', 'Measured', 'read_bench', 'bench_words', 'bench',
-           'Trial', 'Correction', 'learn', 'figures_of', 'worth', 'hoped', 'Tuned', 'engine_key', 'open_study',
-           'earlier', 'Bench', 'counters', 'study_candidates', 'tune']
-
-# %% ../nbs/54_tune.ipynb #c005
-class Died(RuntimeError):
-    "The server or the benchmark ended before it was done"
-
-def free_port()->int:
-    "A port that nobody listens on"
-    with socket.socket() as s:
-        s.bind(('127.0.0.1',0))
-        return s.getsockname()[1]
-
-def answers(
-    url:str,           # of a page
-    timeout:float=2.,  # seconds
-)->str|None:           # its text, `None` if there is none
-    "What a server says; proxies are for other hosts"
-    proxies = {} if urlsplit(url).hostname in ('127.0.0.1','localhost','::1') else None
-    try:
-        with build_opener(ProxyHandler(proxies)).open(url, timeout=timeout) as r: return r.read(2**22).decode('utf-8','replace') if r.status==200 else None
-    except (OSError,ValueError): return None
-
-def _with_parent():
-    "In the child, on Linux: end when the parent does, however it ends, so that no server keeps a GPU for nobody"
-    try:
-        import ctypes
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    except (OSError,AttributeError): pass
-
-class Server:
-    "`vllm serve` as a context"
-    def __init__(self,
-        model:str,               # id or path
-        engine:Engine,           # flags
-        log,                     # file for what it prints
-        start=('vllm',),         # words that start vLLM's command
-        timeout:float=1800.,     # seconds until it must be ready
-        env:dict|None=None,      # further environment variables
-        extra:tuple[str,...]=(), # further words
-    ):
-        self.port,self.log,self.timeout = free_port(),Path(log),real(timeout,'timeout',.1)
-        self.words = [*start,'serve',*(['--model='+model] if model.startswith('-') else [model]),*to_flags(engine),*extra,'--host','127.0.0.1','--port',str(self.port)]
-        self.env = {**os.environ,**(env or {}),**to_env(engine)}
-        self.url,self.proc = f'http://127.0.0.1:{self.port}',None
-
-    def __enter__(self):
-        with open(self.log,'w') as f: self.proc = subprocess.Popen(self.words, stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True, preexec_fn=_with_parent if os.name=='posix' else None)
-        until,began = time.monotonic()+self.timeout,time.monotonic()
-        try:
-            while answers(self.url+'/health') is None:
-                if self.proc.poll() is not None: raise Died(f'the server ended with code {self.proc.returncode}: {self.tail()}')
-                if time.monotonic()>until: raise Died(f'the server was not ready within {self.timeout:g} s: {self.tail()}')
-                time.sleep(.2)
-        except BaseException: self.stop(); raise
-        self.ready = time.monotonic()-began
-        return self
-
-    def __exit__(self, *_): self.stop()
-
-    def tail(self, n:int=300)->str:
-        "The last error of the log, or its end"
-        text = self.log.read_text(encoding='utf-8',errors='replace') if self.log.exists() else ''
-        said = re.findall(r'^.*(?:Error|error|ERROR)\b.*$', text, re.M)
-        return (said[-1] if said else text[-n:]).strip()[-n:]
-
-    def stop(self, patience:float=20.):
-        "Ask its process group to end, then make it"
-        for sig,wait in ((signal.SIGINT,patience),(signal.SIGTERM,5.),(signal.SIGKILL,5.)):
-            try: os.killpg(self.proc.pid, sig)
-            except (ProcessLookupError,PermissionError): break
-            try: self.proc.wait(wait)
-            except subprocess.TimeoutExpired: continue
-        self.proc.poll()
-
-# %% ../nbs/54_tune.ipynb #c007
-@dataclass(frozen=True, slots=True)
-class Measured:
-    "What a benchmark found"
-    output_tokens_per_second:float # generated tokens per second
-    requests_per_second:float      # finished requests per second
-    ttft_ms:dict                   # 'mean', 'p50', 'p90', 'p99' -> ms
-    tpot_ms:dict                   # the same
-    itl_ms:dict                    # the same
-    e2e_ms:dict                    # the same
-    completed:int                  # requests
-    failed:int                     # requests
-
-    def figure(self,
-        name:str, # 'ttft_ms.p99', 'tpot_ms', 'output_tokens_per_second'
-    )->float|None:
-        "A figure by its name, `None` if the benchmark did not print it"
-        head,_,stat = name.partition('.')
-        v = getattr(self, head)
-        return v.get(stat or 'mean') if isinstance(v,dict) else v
-
-def read_bench(
-    r, # parsed JSON of `vllm bench serve --save-result`, its text, or its path
-)->Measured:
-    "A benchmark's result"
-    if isinstance(r,(str,Path)): r = json.loads(Path(r).read_text(encoding='utf-8') if not str(r).lstrip().startswith('{') else r)
-    if not isinstance(r,dict) or 'output_throughput' not in r: raise ValueError('this is no result of `vllm bench serve`: it lacks output_throughput; give the file that --save-result wrote')
-    stats = lambda k: {s:float(v) for s in ('mean','p50','p90','p99') if (v:=r.get(f'{s}_{k}_ms', r.get(f'median_{k}_ms') if s=='p50' else None)) is not None}
-    return Measured(float(r['output_throughput']), float(r.get('request_throughput',0)), stats('ttft'), stats('tpot'), stats('itl'), stats('e2el'), int(r.get('completed',0)), int(r.get('failed',0) or 0))
-
-def bench_words(
-    url:str,                   # of the server
-    model:str,                 # as it serves it
-    w:WorkloadProfile,         # lengths and load
-    prompts:int,               # requests
-    result:Path,               # file to write
-    start=('vllm',),           # words that start vLLM's command
-    tokenizer:str|None=None,   # id or path, `None` for the model's
-)->list[str]:
-    "The command line of `vllm bench serve`"
-    i,o = w.input_length_distribution,w.output_length_distribution
-    spread = min(.99, max((max(i)-min(i))/2/i.mean, (max(o)-min(o))/2/o.mean))
-    load = ['--request-rate',f'{w.requests_per_second:g}'] if w.requests_per_second else ['--request-rate','inf']
-    if w.max_concurrency: load += ['--max-concurrency',str(w.max_concurrency)]
-    if w.prefix_tokens: load += ['--random-prefix-len',str(w.prefix_tokens)]
-    return [*start,'bench','serve','--backend','openai','--base-url',url,'--model',model,*(['--tokenizer',tokenizer] if tokenizer else []),'--dataset-name','random','--random-input-len',str(max(1,round(i.mean)-w.prefix_tokens)),
-            '--random-output-len',str(max(1,round(o.mean))),'--random-range-ratio',f'{spread:.3g}','--num-prompts',str(prompts),*load,'--ignore-eos','--percentile-metrics','ttft,tpot,itl,e2el','--metric-percentiles','50,90,99',
-            '--save-result','--result-dir',str(result.parent),'--result-filename',result.name]
-
-def bench(
-    url, model, w, prompts, result, start=('vllm',), tokenizer=None, # as in `bench_words`
-    timeout:float=3600., # seconds
-    env:dict|None=None,  # further environment variables
-)->Measured:
-    "Drive a server"
-    log = Path(result).with_suffix('.bench.log')
-    with open(log,'w') as f:
-        try: code = subprocess.run(bench_words(url,model,w,prompts,Path(result),start,tokenizer), stdout=f, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=timeout, env={**os.environ,**(env or {})}).returncode
-        except subprocess.TimeoutExpired: raise Died(f'the benchmark did not end within {timeout:g} s') from None
-    if code or not Path(result).exists(): raise Died(f'the benchmark ended with code {code}: {log.read_text(errors="replace")[-300:].strip()}')
-    m = read_bench(result)
-    if not m.completed: raise Died(f'all {m.failed} requests of the benchmark failed')
-    return m
+__all__ = ['SHRINK', 'FIGURES', 'DOUBT', 'Trial', 'Correction', 'learn', 'figures_of', 'worth', 'hoped', 'Tuned', 'engine_key',
+           'open_study', 'earlier', 'Bench', 'study_candidates', 'tune']
 
 # %% ../nbs/54_tune.ipynb #c010
+SHRINK = .2  # trials' worth of belief in the prediction: own over common part of its errors, squared; nbs/accuracy/decisions.ipynb
 FIGURES = ('output_tokens_per_second','ttft_ms','tpot_ms','itl_ms','e2e_ms')
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +54,7 @@ def learn(
     trials,       # `Trial`s
     arch=None,    # `ModelArch`, for the ledger
     device=None,  # `Device`
-    shrink:float=1., # trials' worth of belief in the prediction
+    shrink:float=SHRINK, # trials' worth of belief in the prediction
 )->Correction:
     "Factors from trials, and the ledger's corrections from their logs"
     ok = [t for t in trials if t.measured]
@@ -326,19 +186,9 @@ class Bench:
         try:
             if self.url: m,ready,seen = go(self.url),0.,counters(self.url)
             else:
-                with Server(self.model, c.engine, log, self.start, self.timeout, dict(self.env), self.extra) as s: m,ready,seen = go(s.url),s.ready,counters(s.url)
+                with LiveServer(self.model, c.engine, log, self.start, self.timeout, dict(self.env), self.extra) as s: m,ready,seen = go(s.url),s.ready,counters(s.url)
         except (Died,OSError) as ex: return replace(base, reason=str(ex)[:500], observed=_observe(log), value=-1e3)
         return replace(base, state='measured', measured=m, observed=_observe(log), seconds=round(ready,1), value=worth(m,slo,objective), counters=seen)
-
-def counters(
-    url:str, # of a server
-)->dict:     # name -> number
-    "What the server counted: preemptions, hits, and the cache that it has"
-    rows = samples(answers(url+'/metrics') or '')
-    total = lambda k: sum(v for n,_,v in rows if n in (k,k+'_total'))
-    cache = next((l for n,l,_ in rows if n=='vllm:cache_config_info'), {})
-    whole = {k:int(cache[k]) for k in ('num_gpu_blocks','block_size','kv_cache_size_tokens') if str(cache.get(k,'')).isdigit()}
-    return {k:total(f'vllm:{k}') for k in ('num_preemptions','prompt_tokens','generation_tokens','prefix_cache_hits')} | whole if rows else {}
 
 def _observe(log):
     "What a log says, if it is one"
