@@ -6,10 +6,11 @@ reads `startup_h100_v019.jsonl` and `startup_corpus.jsonl` (see `startup_records
 models left out, prints the scores, and with `--write` replaces `vllm_tuner/data/memory.json` and `nbs/accuracy/startup.json`.
 """
 from __future__ import annotations
-import argparse, json, re, statistics, sys
+import argparse, json, os, re, statistics, sys
 from collections import defaultdict
 from dataclasses import fields, replace
 from pathlib import Path
+os.environ['HF_HUB_OFFLINE'] = '1'  # names that the catalogue lacks are skipped, not asked for one by one
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from startup_records import known_as, quantised, read
@@ -17,7 +18,7 @@ from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
-from vllm_tuner import cuda_graphs, memory as ledger, non_torch, profiler
+from vllm_tuner import cuda_graphs, forward, memory as ledger, non_torch, passes, profiler, weights
 from vllm_tuner.units import GiB
 
 FIELDS = {f.name for f in fields(Engine)}
@@ -85,7 +86,7 @@ def graph_rows(subjects, what):
         n = r['measured'].get('num_graphs')
         if y is None or y<0 or not c.graphs or not discrete(d) or {'shared','fork','wsl'}&set(r['marks']): continue
         if n and n!=c.graphs and not (r['engine'].get('enable_lora') and 2*n==c.graphs): continue
-        key = (profiler.runner(a,d,R), c, round(y,2))
+        key = (forward.runner(a,d,R), c, round(y,2))
         seen[key] += 1; picked.append((key, cuda_graphs.features(c, cuda_graphs.slow_link(d,R)), y*1024))
     for key,x,y in picked: out[key[0]].append((x, y, 1/seen[key]**.7))
     return out
@@ -111,10 +112,10 @@ def fit_non_torch(subjects)->dict:
         when,kind = non_torch.era(a,d,R),non_torch.link_kind(d,R)
         if when=='estimated' and R.cudagraph_mode=='NONE': when = 'v1'
         y = o.get('non_torch_gib')
-        if y is None and when=='consumed' and o.get('consumed_gib') and o.get('weights_gib'):
+        if y is None and when=='consumed' and o.get('consumed_gib') and (w := o.get('weights_gib') or a.quant is None and weights.resident_bytes(a,d,R)/GiB):
             p = profiler.profile(a,d,R)
-            y = o['consumed_gib']-o['weights_gib']-(p.workspace+p.tables)/GiB
-        if y is None or not -.2<y<5: continue
+            y = o['consumed_gib']-w-(p.workspace+p.tables+passes.pinned_bytes(a,d,R))/GiB
+        if y is None or not -.2<y<(5 if kind else 1): continue   # a single rank never took a GiB: what is more is no driver's memory
         if not kind and R.pipeline_parallel_size==1: base[when].append((a.name,y))
         elif kind: (early if when in ('early','v0','v1') and kind=='hopper' else link[kind] if when=='estimated' else []).append(y)
     per_model = lambda rows: statistics.median(statistics.median(y for n,y in rows if n==m) for m in {n for n,_ in rows})

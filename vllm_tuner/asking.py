@@ -38,6 +38,7 @@ OPTIONS = {
             ('--gpu-memory',dict(metavar='GIB',help="GiB in place of the catalogue's figure")),
             ('--vllm-version',dict(metavar='V',help='release whose rules apply (0.33.0)')),
             ('--usage',dict(choices=('serve','llm'),default='serve',help='the server, or the offline class LLM')),
+            ('--compile-cache',dict(choices=('cold','warm'),help='a first start, or one that finds compiled graphs; without it plans are made for the first and intervals reach to the second')),
             ('--profile',dict(metavar='FILE',help='corrections for your machine, from `vllm-tuner log --save FILE`'))),
     'work':(('--workload',dict(metavar='NAME',help='chatbot, batch_inference, interactive, or a file of requests')),
             ('--input-len',dict(metavar='N',help='prompt tokens, mean')), ('--output-len',dict(metavar='N',help='answer tokens, mean')),
@@ -155,7 +156,7 @@ def subject(
     cmd = command or with_file(read_command(['serve',*a.words], a.version), a.version)
     if cmd.problems and not command: raise ValueError(cmd.problems[0])
     if not cmd.model: raise ValueError('say which model: an id such as meta-llama/Llama-3.1-8B-Instruct, a folder, or a config.json (`vllm-tuner models` lists what is known)')
-    return Subject(cmd.model, arch(cmd.model), card(a), cmd.engine(vllm_version=a.version, usage=a.get('usage') or 'serve'), profile(a))
+    return Subject(cmd.model, arch(cmd.model), card(a), cmd.engine(vllm_version=a.version, usage=a.get('usage') or 'serve', compile_cache=a.get('compile_cache')), profile(a))
 
 # %% ../nbs/57_asking.ipynb #c019
 def workload(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from .defaults import graph_counts
+from .forward import runner
 from .layers import LinearAttention, MLA, Mamba, MoE, stage_groups
-from .profiler import runner
 from .units import MiB, show_bytes
 from .versions import release
 

@@ -90,6 +90,7 @@ class Engine:
     env:tuple[tuple[str,str],...]=()         # VLLM_* environment variables that matter
     vllm_version:str='0.33.0'                # whose rules apply
     usage:str='serve'                        # 'serve' (the server) or 'llm' (the offline class)
+    compile_cache:str|None=None              # 'cold' for a first start, 'warm' when an earlier one left its compiled graphs; open: the ledger plans for cold
     original_max_model_len:int|str|None=None # what `max_model_len` was before `resolve`; 'auto' lets the cache planner lower it
 
     def __post_init__(self):
@@ -104,6 +105,7 @@ class Engine:
         if self.gpu_memory_utilization is not None:
             object.__setattr__(self, 'gpu_memory_utilization', real(self.gpu_memory_utilization, 'gpu_memory_utilization', 1e-6, 1, "give a share of the card's memory such as 0.92 (vLLM: 'gpu_memory_utilization Input should be less than or equal to 1' and greater than 0)"))
         if self.usage not in ('serve','llm'): raise ValueError(f"usage is {self.usage!r} but must be 'serve' or 'llm'")
+        if self.compile_cache not in (None,'cold','warm'): raise ValueError(f"compile_cache is {self.compile_cache!r} but must be 'cold' (a first start) or 'warm' (compiled graphs are there)")
         for name in ('cudagraph_capture_sizes','pp_layer_partition'):
             if (v:=getattr(self,name)) is not None: object.__setattr__(self, name, tuple(human_int(x, name) for x in v))
         for name in ('env','limit_mm_per_prompt'):

@@ -60,7 +60,7 @@ def lacks(
     return architecture in _facts()[f'no_{what}']
 
 # %% ../nbs/17_flags.ipynb #c009
-_NOT_FLAGS = {'env','vllm_version','usage','original_max_model_len','pp_layer_partition','speculative_config'}
+_NOT_FLAGS = {'env','vllm_version','usage','compile_cache','original_max_model_len','pp_layer_partition','speculative_config'}
 _IN_JSON = {'cudagraph_mode':'--compilation-config', 'num_redundant_experts':'--eplb-config'}  # field -> the flag whose JSON holds it
 _ONCE_IN_JSON = {'cudagraph_capture_sizes':'--compilation-config', 'max_cudagraph_capture_size':'--compilation-config'}  # before vLLM 0.12
 

@@ -47,6 +47,7 @@ def engine_of(
         try: Engine(**{k:v}); kept[k] = v
         except (ValueError,TypeError): pass
     if o.env: kept['env'] = o.env
+    if o.compiled: kept['compile_cache'] = o.compiled
     return Engine(**{**kept, **more})
 
 # %% ../nbs/50a_log_flags.ipynb #c007

@@ -5,22 +5,23 @@
 # %% ../nbs/26_memory.ipynb #c002
 from __future__ import annotations
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from .cuda_graphs import Graphs, fitted, graph_bytes
 from .engine import AutotuningParameters
+from .forward import runner
 from .kv_cache import KVPlan, kv_plan
 from .layers import MoE
 from .non_torch import after_bytes, baseline_bytes, is_tight, margin_bytes, non_torch_bytes
-from .profiler import CONSUMED, Profile, activation_bytes, profile, runner
+from .profiler import CONSUMED, Profile, activation_bytes, profile
 from .style import TERMS, esc
 from .units import GiB, gib, show_bytes
 from .versions import release
 from .weights import resident_bytes
 
 # %% auto #0
-__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'Memory', 'memory', 'memory_table', 'memory_html',
-           'memory_rich', 'plot_memory']
+__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'saved_when_warm', 'Memory', 'memory',
+           'memory_table', 'memory_html', 'memory_rich', 'plot_memory']
 
 # %% ../nbs/26_memory.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,19 @@ def _tail(level):
         if level<=b: return x+(y-x)*(level-a)/(b-a)
     return t[-1][1]*math.sqrt(math.log(1-level)/math.log(1-t[-1][0]))
 
+def saved_when_warm(
+    arch,    # `ModelArch`
+    device,  # `Device`
+    engine,  # resolved
+    pp_rank:int=0, # pipeline stage
+)->tuple:    # (term, bytes); empty where the engine says whether the compile cache is warm
+    "What the ledger of a cold start holds and that of a warm one does not"
+    if engine.compile_cache: return ()
+    cold,warm = (replace(engine, compile_cache=c) for c in ('cold','warm'))
+    less = ((name, f(arch,device,cold,pp_rank)-f(arch,device,warm,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
+    return tuple((name,b) for name,b in less if b)
+
+
 # %% ../nbs/26_memory.ipynb #c009
 _TERMS = ('weights','activation','cuda_graph','non_torch','kv_cache')   # in the order in which vLLM takes them
 
@@ -102,6 +116,7 @@ class Memory:
     after:int=0      # workspaces and tables made after the cache is allocated
     engine:object=None  # the resolved engine
     spread:tuple=()  # (term, share of it, GiB besides): one spread of each term
+    cold:tuple=()    # (term, bytes of it that a warm compile cache saves), where the engine leaves the cache open
     given:bool=False # the cache was given in bytes, not left over
 
     @property
@@ -160,8 +175,9 @@ class Memory:
         "Where the observed value lies with probability `level`"
         if name not in _TERMS: raise ValueError(f'{name!r} is no term of the ledger; take one of {", ".join(_TERMS)}')
         if isinstance(level,bool) or not isinstance(level,(int,float)) or not 0<level<1: raise ValueError(f'level is {level} but must lie between 0 and 1, such as 0.9')
-        v,s = getattr(self,name), self.sigma(name)*_tail(level)
-        return int(v-s) if name=='kv_cache' else max(0,int(v-s)), int(v+s)
+        v,s,saved = getattr(self,name), self.sigma(name)*_tail(level), dict(self.cold)
+        if name=='kv_cache': return int(v-s), int(v+s+(0 if self.given else sum(saved.values())))
+        return max(0, int(v-s-saved.get(name,0))), int(v+s)
 
     def __repr__(self):
         return (f'Memory({show_bytes(self.requested)} of {show_bytes(self.total)}: weights {show_bytes(self.weights)}, activation {show_bytes(self.activation)}, CUDA graphs {show_bytes(self.cuda_graph)}, '
@@ -190,7 +206,7 @@ def memory(
     worst = min(range(len(stages)), key=lambda r: avail[r]/max(1,per[r]) if avail[r]>0 else avail[r])
     s = stages[worst]
     return Memory(device.memory, budget_bytes(device,e), s.weights, s.activation, s.non_torch, s.cuda_graph, avail[worst], plan, stages, baseline_bytes(device,e), s.graphs,
-                  after_bytes(arch,device,e,max(1,len(plan.groups))), e, spreads(arch,device,e), bool(e.kv_cache_memory_bytes))
+                  after_bytes(arch,device,e,max(1,len(plan.groups))), e, spreads(arch,device,e), saved_when_warm(arch,device,e,worst), bool(e.kv_cache_memory_bytes))
 
 # %% ../nbs/26_memory.ipynb #c013
 def _rows(m):

@@ -5,8 +5,10 @@
 # %% ../nbs/25_non_torch.ipynb #c002
 from __future__ import annotations
 from .cuda_graphs import fitted
+from .forward import runner
 from .layers import MLA
-from .profiler import CONSUMED, profile, runner
+from .passes import pinned_bytes
+from .profiler import CONSUMED, profile
 from .units import GiB, MiB, ceil_div, round_up
 from .versions import release
 
@@ -47,7 +49,7 @@ def non_torch_bytes(
     gib = k['base']['v1' if eager else when] + k['link'][link_kind(device,engine)]*(k['early_link'] if when in ('early','v0','v1') else 1)
     if when!='consumed': return round(gib*GiB) + (baseline_bytes(device,engine) if charges_baseline(arch,device,engine) else 0)
     p = profile(arch, device, engine, pp_rank)
-    return round(gib*GiB) + p.workspace + p.tables
+    return round(gib*GiB) + p.workspace + p.tables + pinned_bytes(arch, device, engine, pp_rank)
 
 def charges_baseline(
     arch,   # `ModelArch`
