@@ -18,7 +18,7 @@ NEUTRAL = re.compile(r'layernorm|norm$|rotary|embed_positions')
 
 def keys_read():
     "Every word in quotes of the notebooks that read configs"
-    text = ''.join(''.join(c['source']) for n in ('06_config_keys','11_towers','12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
+    text = ''.join(''.join(c['source']) for n in ('06_config_keys','11a_encoder_blocks','11b_image_encoders','11c_audio_encoders','11d_towers','12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
     return set(re.findall(r"'([A-Za-z_][A-Za-z_0-9]*)'", text))|ALWAYS
 
 

@@ -17,7 +17,7 @@ PLAIN = {'rope_parameters', 'rope_scaling', 'dtype', 'torch_dtype', 'model_type'
 
 def keys_read():
     "Every word in quotes of the notebooks that read configs: a superset of the keys"
-    text = ''.join(''.join(c['source']) for n in ('06_config_keys', '11_towers', '12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
+    text = ''.join(''.join(c['source']) for n in ('06_config_keys', '11a_encoder_blocks', '11b_image_encoders', '11c_audio_encoders', '11d_towers', '12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
     return set(re.findall(r"'([A-Za-z_][A-Za-z_0-9]*)'", text))-PLAIN
 
 
@@ -76,6 +76,7 @@ def served(wheel):
 
 
 def main(wheel, count=False):
+    from transformers import __version__ as version
     from transformers.models.auto import modeling_auto as auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     known, read, out, todo = served(wheel), keys_read(), {}, []
@@ -93,8 +94,8 @@ def main(wheel, count=False):
         out[t] = {k: v for k,v in d.items() if k in read and k not in moved and small(v)}
         out[t].update({k: v for k,v in patterns(d).items() if k not in out[t]})
     out = {k: v for k,v in sorted(out.items()) if v}
-    (ROOT/'vllm_tuner/data/families.json').write_text(json.dumps({'source': 'defaults of the configuration classes of transformers 5.23, tools/distil_defaults.py', 'defaults': out}, separators=(',', ':')))
-    if count: (ROOT/'nbs/accuracy/families.json').write_text(json.dumps(dict(source='transformers 5.23: default configuration of each class that vLLM 0.33 serves, built on the meta device', families=counts(known)), separators=(',', ':')))
+    (ROOT/'vllm_tuner/data/families.json').write_text(json.dumps({'source': f'defaults of the configuration classes of transformers {version}, tools/distil_defaults.py', 'defaults': out}, separators=(',', ':')))
+    if count: (ROOT/'nbs/accuracy/families.json').write_text(json.dumps(dict(source=f'transformers {version}: default configuration of each class that vLLM 0.33 serves, built on the meta device', families=counts(known)), separators=(',', ':')))
     print(len(out), 'families,', (ROOT/'vllm_tuner/data/families.json').stat().st_size, 'bytes')
 
 

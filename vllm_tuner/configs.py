@@ -61,6 +61,8 @@ nemotron: up ln
 orion: ln
 stablelm stablelm_epoch: ln
 cohere: tied 1
+cosmos3_edge: up
+muse_glimmer muse_spark: 4 gate
 cohere2: tied 1 alt4
 cohere2_moe: tied 1 alt4
 olmo: 0 nofinal
@@ -511,9 +513,9 @@ def _gemma4(c, h, kind, sparse):
     keq = wide and c.flag('attention_k_eq_v')
     a = attention(c, h, kind, head_dim=(c.int('global_head_dim') if wide else None) or c.int('head_dim'), kv_heads=(c.int('num_global_key_value_heads') if keq else None) or c.int('num_key_value_heads'), k_eq_v=keq, shares_kv=shared)
     p,laurel,alt = c.int('hidden_size_per_layer_input') or 0,c.int('laurel_rank') or 0,c.int('altup_num_inputs') or 0
-    extra = (2*H*p+H if p else 0) + (2*laurel*H+H if laurel else 0) + (2*H+alt*alt+alt**3+alt*H if laurel else 0)
+    extra = (2*H*p+H if p else 0) + (H if laurel else 0) + (2*H+alt*alt+alt**3+alt*H if laurel else 0)
     d = dense(c, h, (c.int('intermediate_size') or 0)*(2 if shared and c.flag('use_double_wide_mlp') else 1))
-    if not sparse: return Layers(1, a, d, 4, extra=extra)
+    if not sparse: return Layers(1, a, d, 4, extra=extra, divided=2*laurel*H)
     m = moe(c,h)
     return Layers(1, a, replace(m, dense=d, shared=0, extra=H+m.experts), 7, extra=extra)  # router scale per channel and per expert
 
@@ -573,7 +575,7 @@ def text_part(
     inner = next((whole[k] for k in _TEXT if isinstance(whole.get(k),dict) and whole[k]), None)
     if inner is None: return whole
     tied = [w['tie_word_embeddings'] for w in (config,whole,inner) if w.get('tie_word_embeddings') is not None]
-    return {**{k:w[k] for w in (config,whole) for k in ('torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('torch_dtype','dtype')}, **({'tie_word_embeddings':all(tied)} if tied else {})}
+    return {**{k:w[k] for w in (config,whole) for k in ('torch_dtype','dtype') if w.get(k) is not None}, **{k:v for k,v in inner.items() if v is not None or k not in ('torch_dtype','dtype')}, **({'tie_word_embeddings':tied[0]} if tied else {})}
 
 # %% ../nbs/12_configs.ipynb #c021
 def _per_layer_inputs(c, f):
@@ -619,6 +621,7 @@ def _frame(c, h, f):
     if E and E!=H: out['embed_dim'],extra = E,extra+2*E*H
     if f=='mllama': extra += 8*H  # rows of the embedding for the picture's tokens
     if f=='zamba2': extra += _zamba2_shared(c)
+    if f=='diffusion_gemma': extra += 3*H*c.need('intermediate_size') + H  # the feed-forward that conditions on its own draft
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)

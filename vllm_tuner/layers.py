@@ -184,6 +184,7 @@ class Layers:
     norms:int=2          # norm vectors of width `hidden`
     norm_bias:bool=False # the norms have a bias (LayerNorm)
     extra:int=0          # further parameters of the layer on every rank
+    divided:int=0        # further parameters that tensor-parallel ranks divide
 
 @dataclass(frozen=True, slots=True)
 class Tower:
@@ -333,7 +334,7 @@ def layers_params(
     H:int,    # width of the residual stream
 )->int:       # parameters of all of them
     "Parameters of a layer group"
-    return g.n*(mixer_params(g.mixer,H) + ffn_params(g.ffn,H) + g.norms*H*(1+g.norm_bias) + g.extra)
+    return g.n*(mixer_params(g.mixer,H) + ffn_params(g.ffn,H) + g.norms*H*(1+g.norm_bias) + g.extra + g.divided)
 
 def param_count(
     arch:ModelArch,     # the checkpoint

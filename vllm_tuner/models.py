@@ -4,7 +4,7 @@
 
 # %% ../nbs/13_models.ipynb #c005
 from __future__ import annotations
-import json, os, re
+import json, logging, os, re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -284,14 +284,40 @@ def _cached(name):
 
 def _offline(): return any(os.environ.get(k,'').lower() in ('1','true','yes','on') for k in ('HF_HUB_OFFLINE','TRANSFORMERS_OFFLINE'))
 
+_SILENT = set()  # endpoints that did not answer in this process: nobody waits for them twice
+
+def _refusal(ex):
+    "Why the hub gave nothing, in words"
+    kind,code = type(ex).__name__,getattr(getattr(ex,'response',None),'status_code',0)
+    if kind=='GatedRepoError' or code==403: return 'the hub asks for consent first: accept the terms on the page of the model, then `hf auth login`'
+    if kind=='RepositoryNotFoundError' or code==401: return 'the hub has no such repository, or it is private (`hf auth login`)'
+    if 'EntryNotFound' in kind or code==404: return 'its repository has no config.json'
+    return '' if code==0 else f'the hub answered with an error ({code})'
+
+def _ask_hub(name, endpoint):
+    "The file, after one question that is not repeated (`hf_hub_download` asks five times)"
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    log = logging.getLogger('huggingface_hub')
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        get_hf_file_metadata(hf_hub_url(name, 'config.json', endpoint=endpoint or None), timeout=4)
+        return read_folder(hf_hub_download(name, 'config.json', etag_timeout=4, endpoint=endpoint or None))
+    finally: log.setLevel(level)
+
 def _from_hub(name):
     "The config of a model on the hub, or why there is none"
+    endpoint,away = os.environ.get('HF_ENDPOINT',''),'there is no way to the hub from here'
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', name): return None,''
     if _offline(): return None,'this machine is offline (HF_HUB_OFFLINE)'
-    try: from huggingface_hub import hf_hub_download
+    if endpoint in _SILENT: return None,away
+    try: return _ask_hub(name, endpoint),''
     except ImportError: return None,'huggingface_hub is not installed, so the hub was not asked'
-    try: return read_folder(hf_hub_download(name, 'config.json', etag_timeout=4)), ''
-    except Exception as ex: return None, f'the hub did not give its config ({type(ex).__name__}: {" ".join(str(ex).split())[:100]})'
+    except ValueError as ex: return None,str(ex)
+    except Exception as ex:
+        why = _refusal(ex)
+        if not why: _SILENT.add(endpoint)
+        return None, why or away
 
 def nearest(
     name:str, # a name that nobody knows
@@ -309,7 +335,7 @@ def _named(name:str)->ModelArch:
     config,why = _from_hub(name)
     if config: return _noted(from_config(config, name), ('read from the hub',))
     close = nearest(name)
-    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
+    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '.' if why else '') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
 
 def _noted(a, notes): return replace(a, notes=(*a.notes,*notes)) if notes else a
 

@@ -41,7 +41,8 @@ HABITS = {
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
     'encoder sees videos, too':'Qwen Intern GlmOcr Glm4 Keye MiniCPMV Molmo2 Ovis2_5 LlavaOnevision MuseGlimmer Phi4MM HCXVision OpenPangu MiMoV2Omni NemotronH_Nano Gemma4',
     'encoder in fp8, too':'Mistral3 Pixtral Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5',  # unless the checkpoint names modules inside it
-    'encoder is whole':'Gemma4 Gemma3n',                              # the Transformers library's own modules
+    'encoder is whole':'Gemma4 Gemma3n DiffusionGemma',                              # the Transformers library's own modules
+    'inputs per layer are kept':'Gemma3nForCond Gemma4ForCond',  # for every token of a step, by the class that sees and hears
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
 }
 _STARTS = {k:tuple(v.split()) for k,v in HABITS.items()}
@@ -69,6 +70,7 @@ class Split:
     corrected:bool=False# routers have a score correction
     norms:int=1         # ranks that share norms over all heads
     vocab:int=0         # rows kept for words that adapters add, releases before 0.12
+    reread:bool=False   # layers that read an earlier cache have keys and values all the same, releases before 0.30
 
 # %% ../nbs/20_weights.ipynb #c080
 def padding(
@@ -93,7 +95,7 @@ def split(
     shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) and has(arch,'shared experts whole where sequences are spread') else tp
     router = 4 if has(arch,'fp32 router') else 0
     return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if has(arch,'router may be quantised') else 'plain',
-                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0)
+                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0, release(v)<(0,30,0))
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def _linear(out, in_, *names, parts=0, bias=False, row=False, kind='linear'):
@@ -105,7 +107,7 @@ def attention(
     s:Split,     # the layout
 )->list[Matrix]:
     "Matrices of softmax attention on one rank"
-    H,heads,kv = s.hidden, max(1,a.heads//s.tp), 0 if a.shares_kv else max(1,a.kv_heads//s.tp)
+    H,heads,kv = s.hidden, max(1,a.heads//s.tp), 0 if a.shares_kv and not s.reread else max(1,a.kv_heads//s.tp)
     p = 'self_attn.'
     rows = (heads*(2 if a.gate else 1)+kv)*a.head_dim + kv*a.v_dim
     if a.latent_q: q = [_linear(a.latent_q,H,p+'q_a_proj'), _linear(heads*a.head_dim,a.latent_q,p+'q_b_proj')]; rows -= heads*a.head_dim
@@ -256,7 +258,7 @@ def layer(
     s:Split, # the layout
 )->list[Matrix]:
     "Everything in one layer of a group"
-    return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra)) if m.out]
+    return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra+g.divided//s.tp)) if m.out]
 
 def ends(
     arch:ModelArch, # the model
@@ -403,7 +405,7 @@ def buffer_bytes(
     own,groups = dict(st.arch.custom),st.groups
     cache = sum(scale_bytes(g.mixer,quant,st.size) for g in groups)
     maps = sum(4*(g.ffn.experts+st.split.redundant) for g in groups if isinstance(g.ffn,MoE)) if st.split.experts>1 else 0
-    inner = (own.get('ple_width',0) + (3*st.arch.hidden if st.first and has(st.arch,'deep features of images') else 0))*st.size
+    inner = ((own.get('ple_width',0) if has(st.arch,'inputs per layer are kept') else 0) + (3*st.arch.hidden if st.first and has(st.arch,'deep features of images') else 0))*st.size
     choice = max((g.mixer.indexer.topk for g in groups if _sparse(g.mixer)), default=0)*4
     return rope_bytes(st) + cache + maps + (inner+choice)*st.tokens + trinkets(st)
 
