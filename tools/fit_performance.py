@@ -12,7 +12,9 @@ How the fit works: every point is simulated once with the present coefficients; 
 as a short list of (how often, decodes, tokens in sight, prompt tokens), weighted by how much each contributes to every metric. With
 that schedule frozen a metric is a smooth function of the coefficients, so a damped least-squares fit takes seconds. Simulate again,
 repeat until nothing moves. Coefficients are logarithms with a normal prior around kernel-level measurements; a robust loss keeps
-single odd points from steering.
+single odd points from steering. Every source has an offset of its own (its client, its host, its clocks), small and per metric, that
+takes up what all its points share: physics is learned from how points differ inside a source and from what sources agree on. A
+prediction never uses an offset.
 """
 import argparse, json, re, warnings
 from collections import Counter, defaultdict
@@ -25,7 +27,7 @@ from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy, simulate
-from vllm_tuner.step_time import PUBLIC, Speed, Step, _clock, shipped, architecture, clock, fused, load
+from vllm_tuner.step_time import PUBLIC, Speed, _clock, shipped, architecture, clock, fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
 
@@ -118,6 +120,7 @@ def engine(r, a, d):
         from vllm_tuner.weights import weight_bytes
         while tp<n and weight_bytes(a, d, Engine(tensor_parallel_size=tp, **kw))>.8*d.memory: tp *= 2
     if r['ep'] and (r['dp'] or 1)>1 and n==tp: tp = max(1,n//r['dp'])   # its 'tp' counts all GPUs: attention is data parallel
+    if r['repo_group']=='InferenceX-silicon' and r['ep'] and n>tp==r['dp']: n,r = tp,{**r,'dp':1}   # its dump counts GPUs as tp x ep; the same points without `dp` in other dumps agree within 2 %
     dp = r['dp'] or (max(1, n//(tp*kw['pipeline_parallel_size'])) if not r['tp'] else 1)
     replicas = min(dp, int(r['max_concurrency'] or dp)) if dp>1 and not r['ep'] else 1   # independent servers behind a balancer; as many as have work
     if replicas!=dp and not r['ep']: dp = replicas
@@ -274,7 +277,7 @@ class Bench:
         out = {}
         for l,d,e,fs,rows,launch in (self.groups if only is None else [self.groups[g] for g in only]):
             c = _clock(l, table, d, e)
-            t = Step(*c.parts(*rows, np.array(c.launch)[launch]), c.overlapped).total
+            t = c.step(*rows, np.array(c.launch)[launch]).total
             i = 0
             for f in fs: out[id(f)] = t[i:i+len(f.rows)]; i += len(f.rows)
         return out
@@ -307,6 +310,7 @@ def show(title, fig):
 # ---------------------------------------------------------------- fitting
 
 SIGMA = {'tpot':.10, 'out':.15, 'ttft':.30, 'e2e':.15}   # what a metric may be off
+OWN = {'tpot':.05, 'out':.07, 'ttft':.15, 'e2e':.07}      # by what all points of a source may be off together
 DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.12),('expert_read:{f}@{a}',.3),('expert_math:{f}@{a}',.25),('kv@{a}',.08),('attention@{a}',.25),('layer@{a}',.25),('moe_layer:{k}',.25),('moe_layer:{k}@{a}',.35),('gpu@{g}',.05))
 
 def parameters(bench):
@@ -324,32 +328,38 @@ def parameters(bench):
 def starved(f):
     "A server that batched far fewer requests than it was sent although its cache should hold them: something unrecorded held it back; scored, not fitted"
     got,c = {m:v for m,_,v in f.case.measured},f.case
-    if not c.requests.users or not {'tpot','out'}<=set(got): return False
-    room = min(c.requests.users, c.engine.max_num_seqs, f.run.pool.tokens/(f.run.input.mean()+f.run.output.mean()))
-    return got['out']/c.replicas*got['tpot']/1e3 < .35*room
+    if not c.requests.users or 'tpot' not in got or not {'out','ttft'}&set(got): return False
+    users,answer = c.requests.users,f.run.output.mean()
+    room = min(users, c.engine.max_num_seqs, f.run.pool.tokens/(f.run.input.mean()+answer))
+    running = got['out']/c.replicas*got['tpot']/1e3 if 'out' in got else users*answer*got['tpot']/(got['ttft']+answer*got['tpot'])   # Little's law
+    return running < .35*room
 
 class Fit:
-    "Damped robust least squares over logarithms"
-    def __init__(self, bench, names=None, alpha=.5):
+    "Damped robust least squares over logarithms: coefficients, then the offsets of the sources"
+    def __init__(self, bench, names=None):
         self.bench,self.names = bench,names or parameters(bench)
         self.keys = list(self.names)
-        self.prior = np.log([self.names[k][0] for k in self.keys]); self.sd = np.array([self.names[k][1] for k in self.keys])
-        count = Counter((f.case.source,m) for f,m,_,_ in bench.items)
+        self.prior = np.log([self.names[k][0] for k in self.keys])
         self.y = np.log([v for *_,v in bench.items])
         odd = {id(f) for f in bench.frozen if starved(f)}
         self.fair = np.array([id(f) not in odd for f,*_ in bench.items], float)
-        self.s = np.array([SIGMA[m]*count[f.case.source,m]**(alpha/2) for f,m,_,_ in bench.items])
         self.source = np.array([f.case.source for f,*_ in bench.items]); self.lab = np.array([f.case.lab for f,*_ in bench.items])
         self.metric = np.array([m for _,m,_,_ in bench.items])
-    def table(self, x): return dict(zip(self.keys, np.exp(self.prior+x)))
+        self.s = np.array([SIGMA[m] for m in self.metric])
+        own = sorted(set(zip(self.source,self.metric)))
+        self.own = np.array([(self.source==g)&(self.metric==m) for g,m in own], float).T
+        self.sd = np.array([self.names[k][1] for k in self.keys]+[OWN[m] for _,m in own])
+    def table(self, x): return dict(zip(self.keys, np.exp(self.prior+x[:len(self.keys)])))
+    def start(self, table): return np.concatenate([[np.log(table.get(k,self.names[k][0]))-p for k,p in zip(self.keys,self.prior)], np.zeros(self.own.shape[1])])
     def model(self, x): return np.log(self.bench.predict(self.table(x)))
+    def residual(self, f, x): return f+self.own@x[len(self.keys):]-self.y
     def jacobian(self, x, f0, h=.01):
         "By differences; only the groups that a coefficient touches are computed again"
-        J,p0 = np.zeros((len(f0),len(x))),np.exp(f0)
+        J,p0 = np.zeros((len(f0),len(self.keys))),np.exp(f0)
         if not hasattr(self,'touch'): self.touch = self.dependencies(x)
-        for j in range(len(x)):
+        for j in range(len(self.keys)):
             z = x.copy(); z[j] += h; J[:,j] = (np.log(self.bench.predict(self.table(z), self.touch[j], p0))-f0)/h
-        return J
+        return np.concatenate([J,self.own], 1)
     def dependencies(self, x):
         "Which groups each coefficient touches"
         clocks = lambda z: [_clock(l, self.table(z), d, e) for l,d,e,*_ in self.bench.groups]
@@ -360,32 +370,29 @@ class Fit:
         return out
     def step(self, J, r, x, keep, damp=0.):
         "One Gauss-Newton step with soft weights"
-        t = np.abs(r)/np.array([SIGMA[m] for m in self.metric])
-        w = self.fair*keep/(self.s**2*(1+(t/2)**2))
-        A = J.T@(J*w[:,None])+np.diag(1/self.sd**2); A = A+damp*np.diag(np.diag(A))*.1; g = -J.T@(w*r)-x/self.sd**2
-        return np.linalg.solve(A,g)
-    def solve(self, x=None, rounds=8, keep=None, log=False):
-        x = np.zeros(len(self.keys)) if x is None else x.copy(); keep = np.ones(len(self.y)) if keep is None else keep
-        loss = lambda r,x: (self.fair*keep*SG**2*4*np.log1p((r/SG/2)**2)/self.s**2).sum()+(x**2/self.sd**2).sum()
-        SG = np.array([SIGMA[m] for m in self.metric])
-        f = self.model(x); best = loss(f-self.y,x)
+        w = self.fair*keep/(self.s**2*(1+(r/self.s/2)**2))
+        A = J.T@(J*w[:,None])+np.diag(1/self.sd**2); A = A+damp*np.diag(np.diag(A))*.1
+        return np.linalg.solve(A, -J.T@(w*r)-x/self.sd**2)
+    def loss(self, f, x): return (self.fair*4*np.log1p((self.residual(f,x)/self.s/2)**2)).sum()+(x**2/self.sd**2).sum()
+    def solve(self, x, rounds=8, log=False):
+        f = self.model(x); best = self.loss(f,x)
         for it in range(rounds):
             J = self.jacobian(x,f)
             for damp in (0.,2.,8.,30.,120.,500.):
-                d = self.step(J,f-self.y,x,keep,damp)
-                f2 = self.model(x+d); l2 = loss(f2-self.y,x+d)
+                z = x+self.step(J, self.residual(f,x), x, 1., damp)
+                f2 = self.model(z); l2 = self.loss(f2,z)
                 if l2<best: break
             else: break
-            x,f,gain,best = x+d,f2,best-l2,l2
+            x,f,gain,best = z,f2,best-l2,l2
             if log: print(f'  round {it}: loss {best:.1f} (damping {damp:g})', flush=True)
-            if gain<.0001*best: break
+            if gain<.0003*best: break
         self.J = J
         return x
     def without(self, x, mask, steps=3):
         "The solution when the rows in `mask` had not been there, from the Jacobian at the full solution"
-        f0 = self.model(x)
+        f0,k = self.model(x),len(self.keys)
         def settle(keep, z):
-            for _ in range(steps): z = z+self.step(self.J, f0+self.J@(z-x)-self.y, z, keep, 3.)
+            for _ in range(steps): z = z+self.step(self.J, self.residual(f0+self.J[:,:k]@(z-x)[:k], z), z, keep, 3.)
             return z
         if not hasattr(self,'drift') or self.drift[0] is not self.J: self.drift = self.J,settle(np.ones(len(f0)), x)-x
         return settle((~mask).astype(float), x)-self.drift[1]
@@ -445,7 +452,7 @@ def main():
     for _ in range(a.rounds):
         frozen,stuck = simulated(cases, relative(table))
         bench = Bench(frozen, table); fit = Fit(bench)
-        x = fit.solve(np.array([np.log(table.get(k,fit.names[k][0]))-p for k,p in zip(fit.keys,fit.prior)]), rounds=14, log=True); table = fit.table(x)
+        x = fit.solve(fit.start(table), rounds=14, log=True); table = fit.table(x)
         show(f'fitted on {len(frozen)} points, {len(unread)+len(stuck)} unanswered:', figures(bench.items, bench.predict(table)))
     left = {}
     for name,groups in (('source',fit.source),('laboratory',fit.lab)):

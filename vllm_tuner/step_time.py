@@ -4,7 +4,7 @@
 
 # %% ../nbs/33_step_time.ipynb #c003
 from __future__ import annotations
-import json
+import json, re
 from bisect import bisect_left
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -16,8 +16,9 @@ from .quant import Layout, Matrix, online, stored
 from .versions import release
 
 # %% auto #0
-__all__ = ['PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements', 'load',
-           'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'clock', 'step_time', 'plot_roofline']
+__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements',
+           'load', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'staged', 'clock', 'step_time',
+           'plot_roofline']
 
 # %% ../nbs/33_step_time.ipynb #c006
 def either(
@@ -48,11 +49,13 @@ class Step:
     host:float=0.         # scheduler, input preparation, hand-over of results
     frontend:float=0.     # detokenising and streaming in the API server, beside the engine
     overlapped:bool=True  # the host prepares the next step while this one runs (asynchronous scheduling)
+    round:float=2.        # how sharply reading and multiplying overlap in dense kernels, see `either`
+    expert_round:float=2. # the same for routed experts
 
     @property
     def gpu(self): # seconds
         "What the GPU is busy with"
-        return (either(self.weights,self.gemm) + either(self.experts,self.expert_gemm) + self.kv + self.state + self.attention + self.elementwise
+        return (either(self.weights,self.gemm,self.round) + either(self.experts,self.expert_gemm,self.expert_round) + self.kv + self.state + self.attention + self.elementwise
                 + self.comm + self.head + self.sampler + self.kernels)
 
     @property
@@ -64,9 +67,11 @@ class Step:
     @property
     def bound(self)->str: # name of a part
         "The largest part: what to attack first"
-        return max((f.name for f in fields(self) if f.name!='overlapped'), key=lambda k: getattr(self,k))
+        return max(PARTS, key=lambda k: getattr(self,k))
 
-    def __repr__(self): return f'Step({self.total*1e3:.2f} ms: ' + ', '.join(f'{f.name} {getattr(self,f.name)*1e3:.2f}' for f in fields(self) if f.name!='overlapped' and getattr(self,f.name)>=5e-6) + f'; bound by {self.bound})'
+    def __repr__(self): return f'Step({self.total*1e3:.2f} ms: ' + ', '.join(f'{f.name} {getattr(self,f.name)*1e3:.2f}' for f in fields(self) if f.name in PARTS and getattr(self,f.name)>=5e-6) + f'; bound by {self.bound})'
+
+PARTS = tuple(f.name for f in fields(Step))[:-3]  # fields that are seconds
 
 # %% ../nbs/33_step_time.ipynb #c012
 def family(
@@ -337,6 +342,10 @@ class Clock:
     host_mixed:float     # per step with prompt tokens, on top
     frontend:float       # per token handed out
     tile:float           # tokens to which a kernel pads what one expert gets, mean
+    skew:float           # how evenly tokens choose experts: shape of the gamma distribution of their popularity, infinity for evenly
+    extra:float          # tokens in sight that a prompt token costs on top, because prefill kernels start slowly
+    round:float          # see `Step`
+    expert_round:float   # see `Step`
     overlapped:bool      # asynchronous scheduling
     sizes:tuple          # captured batch sizes
     graph:tuple          # index into `launch` for a decode step and for a mixed one within the captured sizes
@@ -350,20 +359,25 @@ class Clock:
         ex = em = 0.
         for read,E,k,ranks,replicas,math in self.experts:
             t = (m-p)*replicas+p   # every replica decodes; a prompt is on one of them
-            touched = E*(1-(1-k/E)**t)/ranks
+            x = -log(max(1e-9,1-k/E))
+            touched = E*(1-(1-k/E)*(1+x*abs(t-1)/self.skew)**-self.skew)/ranks
             busiest = touched+(2*log(ranks)*touched*abs(1-touched*ranks/E))**.5 if ranks>1 else touched
             ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
         kv = at = 0.
         for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
-        for s,limit in self.attention: at = at + s*(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4))
+        for s,limit in self.attention: at = at + s*(self.extra*p+(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4)))
         rows = n*(1+self.drafts)+(p>0)
         return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m,
                 either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0), self.frontend*n)
 
+    def step(self, m, n, ctx, p, pctx, launch):
+        "The parts as a `Step`"
+        return Step(*self.parts(m, n, ctx, p, pctx, launch), self.overlapped, self.round, self.expert_round)
+
     def seconds(self, n, ctx, p=0, pctx=0.):
         "Seconds of a step"
         w,g,ex,em,kv,st,at,el,co,he,sa,ke,la,ho,fr = self.parts(*self.shape(n, ctx, p, pctx))
-        busy = either(either(w,g)+either(ex,em)+kv+st+at+el+co+he+sa+ke, la, 4)
+        busy = either(either(w,g,self.round)+either(ex,em,self.expert_round)+kv+st+at+el+co+he+sa+ke, la, 4)
         return either(either(busy, ho, 4) if self.overlapped else busy+ho, fr, 4)
 
     def shape(self, n, ctx, p=0, pctx=0.):
@@ -381,9 +395,17 @@ def _link(t, device, tp):
     "Seconds of the smallest all-reduce, and of one byte in a large one"
     link = device.link
     bridge = link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name   # joins two cards
-    fast = link.kind=='nvlink' and not (bridge and tp>2)
-    latency = t['reduce_nvlink'] if fast else t['reduce_pcie']*tp/2
-    return latency, 2*(tp-1)/tp/(link.bandwidth*t['link_nvlink'] if fast else device.pcie*t['link_pcie']*(2/tp)**1.5)
+    ring = 2*(tp-1)/tp
+    if link.kind=='nvlink' and not (bridge and tp>2): return t['reduce_nvlink'], ring/(link.bandwidth*t['link_nvlink'])
+    if staged(device): return t['reduce_staged']*tp/2, ring/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
+    fan = t['fan_pcie5'] if device.pcie>5e10 else t['fan_pcie4']
+    return t['reduce_pcie']*tp/2, ring/(device.pcie*t['link_pcie']*(2/tp)**fan)
+
+def staged(
+    device, # `Device`
+)->bool:
+    "Whether cards without NVLink reach each other only through host memory: the driver gives GeForce cards no peer access"
+    return bool(re.match(r'RTX-[2345]0[5-9]0|GTX', device.name))
 
 def _host(t, device, e):
     "Host seconds per step, per request, and for a step with prompt tokens"
@@ -413,6 +435,11 @@ def clock(
     l,t = load(arch, device, engine),speed.table()
     return _clock(l, t, device, engine)
 
+def _rounds(l, t):
+    "How sharply reading and multiplying overlap in the family that holds most weights, and in routed experts"
+    main = max(l.dense, key=lambda m: m.elements).family if l.dense else 'bf16'
+    return t['round' if main=='bf16' else 'round_quantised'], t['expert_round']
+
 def _clock(l, t, d, e):
     "A clock from a load and a table of coefficients"
     eff = lambda what,f: efficiency(t, what, f, d)
@@ -431,7 +458,7 @@ def _clock(l, t, d, e):
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
                  l.reduces*latency+l.exchanges*la, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
                  l.logits*t['sampler']/bw, kernels, launch,
-                 *_host(t, d, e), t['frontend'], t['tile'], bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0,
+                 *_host(t, d, e), t['frontend'], t['tile'], t['skew'], t['extra']*t.get(f'extra@{architecture(d)}',1.), *_rounds(l, t), bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0,
                  e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)
 
 # %% ../nbs/33_step_time.ipynb #c033
@@ -447,7 +474,7 @@ def step_time(
 )->Step:
     "Seconds of a step, part by part"
     c = clock(arch, device, engine.resolve(arch, device), speed)
-    return Step(*c.parts(*c.shape(decodes, context, prefill, prefill_context)), c.overlapped)
+    return c.step(*c.shape(decodes, context, prefill, prefill_context))
 
 # %% ../nbs/33_step_time.ipynb #c036
 def plot_roofline(
