@@ -121,7 +121,7 @@ def fit_non_torch(subjects)->dict:
     per_model = lambda rows: statistics.median(statistics.median(y for n,y in rows if n==m) for m in {n for n,_ in rows})
     b = {k:round(per_model(base[k]),3) if base[k] else v for k,v in {'early':.35,'v0':.07,'v1':.04,'estimated':.25,'consumed':.2}.items()}
     hopper = statistics.median(link['hopper'])-b['estimated'] if link['hopper'] else 1.83
-    return {'base':b, 'link':{'':0,'slow':.17,'ampere':.6,'hopper':round(hopper,3),'blackwell':1.9}, 'early_link':round(statistics.median(early)/hopper,3) if early else .75}
+    return {'base':b, 'link':{'':0,'slow':.17,'ampere':.4,'hopper':round(hopper,3),'blackwell':1.9}, 'early_link':round(statistics.median(early)/hopper,3) if early else .75}
 
 def subjects_of(records):
     "Records whose nouns are known, and the others with the reason"
@@ -143,8 +143,8 @@ PROVENANCE = {
 
 SPREAD = {  # one spread of a term: a share of it and GiB besides, by kind of start-up
     'weights':    {'share':.002, 'gib':{'plain':.015, 'quantised':.15, 'tower':.1, 'unknown':.3, 'drafter':.5}},
-    'activation': {'share':.02,  'gib':{'plain':.02, 'card':.08, 'sort':.45, 'experts':.25, 'tower':.2, 'consumed':.35, 'drafter':.3, 'v0':.02, 'assumed':.1}},
-    'non_torch':  {'share':.08,  'gib':{'plain':.02, 'card':.1, 'ranks':.45, 'hopper':.2, 'consumed':.25, 'v0':.08, 'unified':3., 'assumed':.1}},
+    'activation': {'share':.02,  'gib':{'plain':.02, 'card':.08, 'experts':.25, 'tower':.2, 'consumed':.1, 'drafter':.3, 'v0':.02, 'assumed':.1}},
+    'non_torch':  {'share':.08,  'gib':{'plain':.02, 'card':.1, 'ranks':.35, 'hopper':.35, 'consumed':.15, 'v0':.08, 'unified':3., 'assumed':.1}},
     'cuda_graph': {'share':.35,  'gib':{'plain':.05}}}
 LEVELS = (.25,.5,.68,.8,.9,.95,.99)
 

@@ -96,7 +96,7 @@ MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, w
     'cutlass':    lambda k,K,i,n: (k*max(n*i,K), k*max(i,K)),
     'flashinfer': lambda k,K,i,n: (K, 0),
     'trtllm':     lambda k,K,i,n: (0, 0),
-    'oai':        lambda k,K,i,n: (0, 0),           # gpt-oss on Triton kernels: no scratch of vLLM's own
+    'oai':        lambda k,K,i,n: (0, 0),           # gpt-oss on Triton kernels, or FlashInfer's int4: no scratch of vLLM's own
     'early':      lambda k,K,i,n: (k*n*i, k*(i+K)), # to 0.7: three buffers (fused_moe.py)
     'plain':      lambda k,K,i,n: (k*max(n*i,K), k*i)}  # 0.8 to 0.12: the first and third share one
 MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,i: k*(K+3*i)}  # what the kernel itself allocates and frees, 16-bit elements per token; from start-ups at 32,768 and 65,536 tokens
@@ -117,6 +117,7 @@ def moe_kernel(
     if l.form=='mxfp4' or l.form=='mxfp8': return 'trtllm' if cap[0]==10 else 'oai' if cap[0]==9 else 'marlin'
     if l.form=='nvfp4': return 'marlin' if cap<(10,0) else 'trtllm' if cap[0]==10 and v>=(0,15,0) else 'flashinfer'
     if l.form=='fp8': return _fp8_kernel(l, cap, v, e, env)
+    if cap[0]==10 and env.get('VLLM_USE_FLASHINFER_MOE_INT4')=='1': return 'oai'
     return 'triton' if l.form=='int8' and not l.weight_only or cap<(8,0) else 'marlin'
 
 def _fp8_kernel(l, cap, v, e, env):

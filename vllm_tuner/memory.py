@@ -13,6 +13,7 @@ from .forward import runner
 from .kv_cache import KVPlan, kv_plan
 from .layers import MoE
 from .non_torch import after_bytes, baseline_bytes, is_tight, margin_bytes, non_torch_bytes
+from .passes import OPT_IN, sampler_kind
 from .profiler import CONSUMED, Profile, activation_bytes, profile
 from .style import TERMS, esc
 from .units import GiB, gib, show_bytes
@@ -20,8 +21,8 @@ from .versions import release
 from .weights import resident_bytes
 
 # %% auto #0
-__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'saved_when_warm', 'Memory', 'memory',
-           'memory_table', 'memory_html', 'memory_rich', 'plot_memory']
+__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'left_open', 'Memory', 'memory', 'memory_table',
+           'memory_html', 'memory_rich', 'plot_memory']
 
 # %% ../nbs/26_memory.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,17 @@ def _tail(level):
         if level<=b: return x+(y-x)*(level-a)/(b-a)
     return t[-1][1]*math.sqrt(math.log(1-level)/math.log(1-t[-1][0]))
 
-def saved_when_warm(
+def left_open(
     arch,    # `ModelArch`
     device,  # `Device`
     engine,  # resolved
     pp_rank:int=0, # pipeline stage
-)->tuple:    # (term, bytes); empty where the engine says whether the compile cache is warm
-    "What the ledger of a cold start holds and that of a warm one does not"
-    if engine.compile_cache: return ()
-    cold,warm = (replace(engine, compile_cache=c) for c in ('cold','warm'))
-    less = ((name, f(arch,device,cold,pp_rank)-f(arch,device,warm,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
+)->tuple:    # (term, bytes)
+    "What the ledger holds, and would not if the questions that the engine leaves open had the other answer"
+    env = dict(engine.env)
+    fast = '1' if sampler_kind(arch,device,engine)=='sort' and runner(arch,device,engine)=='v1' else '0'
+    other = replace(engine, compile_cache=engine.compile_cache or 'warm', env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
+    less = ((name, f(arch,device,engine,pp_rank)-f(arch,device,other,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
     return tuple((name,b) for name,b in less if b)
 
 
@@ -116,7 +118,7 @@ class Memory:
     after:int=0      # workspaces and tables made after the cache is allocated
     engine:object=None  # the resolved engine
     spread:tuple=()  # (term, share of it, GiB besides): one spread of each term
-    cold:tuple=()    # (term, bytes of it that a warm compile cache saves), where the engine leaves the cache open
+    open:tuple=()    # (term, bytes of it that another answer to what the engine leaves open would save)
     given:bool=False # the cache was given in bytes, not left over
 
     @property
@@ -175,7 +177,7 @@ class Memory:
         "Where the observed value lies with probability `level`"
         if name not in _TERMS: raise ValueError(f'{name!r} is no term of the ledger; take one of {", ".join(_TERMS)}')
         if isinstance(level,bool) or not isinstance(level,(int,float)) or not 0<level<1: raise ValueError(f'level is {level} but must lie between 0 and 1, such as 0.9')
-        v,s,saved = getattr(self,name), self.sigma(name)*_tail(level), dict(self.cold)
+        v,s,saved = getattr(self,name), self.sigma(name)*_tail(level), dict(self.open)
         if name=='kv_cache': return int(v-s), int(v+s+(0 if self.given else sum(saved.values())))
         return max(0, int(v-s-saved.get(name,0))), int(v+s)
 
@@ -206,7 +208,7 @@ def memory(
     worst = min(range(len(stages)), key=lambda r: avail[r]/max(1,per[r]) if avail[r]>0 else avail[r])
     s = stages[worst]
     return Memory(device.memory, budget_bytes(device,e), s.weights, s.activation, s.non_torch, s.cuda_graph, avail[worst], plan, stages, baseline_bytes(device,e), s.graphs,
-                  after_bytes(arch,device,e,max(1,len(plan.groups))), e, spreads(arch,device,e), saved_when_warm(arch,device,e,worst), bool(e.kv_cache_memory_bytes))
+                  after_bytes(arch,device,e,max(1,len(plan.groups))), e, spreads(arch,device,e), left_open(arch,device,e,worst), bool(e.kv_cache_memory_bytes))
 
 # %% ../nbs/26_memory.ipynb #c013
 def _rows(m):

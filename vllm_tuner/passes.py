@@ -10,7 +10,7 @@ from .units import ceil_div
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['SORTED', 'SAMPLED', 'COMBINED', 'PINNED', 'UNCOMPILED', 'encoder_items', 'profiled_tower', 'items_v0',
+__all__ = ['SORTED', 'SAMPLED', 'OPT_IN', 'COMBINED', 'PINNED', 'UNCOMPILED', 'encoder_items', 'profiled_tower', 'items_v0',
            'encoder_bytes', 'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'compiles', 'fed_embeddings',
            'compile_bytes', 'pinned_bytes']
 
@@ -67,6 +67,7 @@ def encoder_bytes(
 # %% ../nbs/23a_passes.ipynb #c011
 SORTED = 38.2    # bytes per entry of torch's sort on the GPU, from V0 logs at five vocabularies (`tools/fit_memory.py`)
 SAMPLED = 14     # 2 + 4 + 4 + 4, from the code
+OPT_IN = (0,11,1)  # v1/sample/ops/topk_topp_sampler.py: before, V1 sampled with FlashInfer wherever it was installed; then only when asked to, until 0.21
 
 def sampler_kind(
     arch,   # `ModelArch`
