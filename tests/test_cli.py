@@ -133,6 +133,37 @@ def test_cluster():
     assert code==0 and d['layouts'][0]['command'].startswith('vllm serve') and d['total_throughput']>0 and d['recommendations']
 
 
+def test_a_cluster_that_keeps_no_limit():
+    code, out, _ = shell('vllm-tuner cluster meta-llama/Llama-3.1-70B-Instruct --node 8xL40S --slo tpot=5 --rate 4')
+    assert code==1 and 'Closest layout' in out and 'no load keeps tpot_ms 5 ms' in ' '.join(out.split()) and 'Cannot be' in out and 'of the capacity' not in out
+
+
+def test_an_impossible_limit():
+    code, d = data(f'vllm-tuner plan {LLAMA} --gpu L4 --slo tpot=10 --users 16 --input-len 1000 --output-len 200')
+    assert code==1 and not d['met'] and 'closest that can be promised' in d['nearest'][0]
+    code, d = data(f'vllm-tuner plan {LLAMA} --gpu H100 --max-num-seqs 256 --slo tpot=25 --users 256 --input-len 1000 --output-len 200')
+    assert code==1 and 'requests in flight keep every limit' in d['nearest'][0]
+
+
+BENCH = dict(completed=64, failed=0, total_input_tokens=64000, total_output_tokens=12800, max_concurrency=16, request_rate='inf', output_throughput=500., mean_ttft_ms=400., mean_tpot_ms=30., mean_e2el_ms=6400., input_lens=[1000]*64, output_lens=[200]*64)
+
+
+def test_one_measurement_corrects(tmp_path):
+    "A machine three times as slow as most: its own benchmark says so to the plan and the prediction"
+    (f := tmp_path/'bench.json').write_text(json.dumps(BENCH))
+    line = f'vllm-tuner predict {LLAMA} --gpu H100 --users 16 --input-len 1000 --output-len 200'
+    (_, before), (_, after) = data(line), data(f'{line} --measured {f}')
+    before, after = (x['prediction']['tpot_ms']['mean'] for x in (before, after))
+    assert before<after<30 and abs(after-30)<.6*abs(before-30)
+    (tmp_path/'no.json').write_text('hello')
+    assert shell(f'{line} --measured {tmp_path}/no.json')[0]==2
+
+
+def test_names_of_gpus_are_whole(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '80')
+    assert 'A100-80GB-PCIe' in shell('vllm-tuner gpus a100')[1]
+
+
 def test_sweep_resumes(tmp_path):
     (f := tmp_path/'sweep.yaml').write_text('models: [Qwen/Qwen3-0.6B]\ngpus: [L4, H100]\nworkloads: [chatbot]\n')
     code, d = data(f'vllm-tuner sweep {f} --out {tmp_path}/r.csv --workers 1')
@@ -164,7 +195,7 @@ def test_log(tmp_path):
 # nonsense: one sentence, exit code 2, no traceback
 
 BAD = {
-    'no command': '', 'unknown command': 'plon x', 'no model': 'plan --gpu H100', 'unknown model': 'memory no/such-model --gpu H100', 'no gpu': f'memory {LLAMA}', 'unknown gpu': f'memory {LLAMA} --gpu H1000', 'gpu of no size': f'memory {LLAMA} --gpu 0',
+    'no command': '', 'no such switch': f'plan {LLAMA} --gpu H100 --no-such-flag', 'unknown command': 'plon x', 'no model': 'plan --gpu H100', 'unknown model': 'memory no/such-model --gpu H100', 'no gpu': f'memory {LLAMA}', 'unknown gpu': f'memory {LLAMA} --gpu H1000', 'gpu of no size': f'memory {LLAMA} --gpu 0',
     'unknown flag': f'memory {LLAMA} --gpu H100 --max-num-sex 4', 'unknown version': f'memory {LLAMA} --gpu H100 --vllm-version banana', 'share 0': f'memory {LLAMA} --gpu H100 --gpu-memory-utilization 0',
     'share 1.5': f'memory {LLAMA} --gpu H100 --gpu-memory-utilization 1.5', 'share abc': f'memory {LLAMA} --gpu H100 --gpu-memory-utilization abc', 'negative length': f'memory {LLAMA} --gpu H100 --max-model-len -5',
     'length of words': f'memory {LLAMA} --gpu H100 --max-model-len long', 'zero ranks': f'memory {LLAMA} --gpu H100 -tp 0', 'half a workload': f'plan {LLAMA} --gpu H100 --input-len 5', 'negative rate': f'plan {LLAMA} --gpu H100 --rate -3',

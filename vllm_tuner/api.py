@@ -235,18 +235,18 @@ def plan_result(
     from vllm_tuner.deploy import serve
     plan = replace(plan, model=m.model_name) if plan.arch==m.arch and m.model_name else plan
     found,line = _findings(plan.arch, plan.device, plan.engine, plan.memory), serve(plan)
-    said = [*map(str,plan.why), *(f'binds: {b}' for b in plan.binds), *(f'limit not met: {b}' for b in plan.broken)]
+    said = [*map(str,plan.why), *(f'binds: {b}' for b in plan.binds), *(f'limit not met: {b}' for b in plan.broken), *plan.nearest]
     data = dict(optimal_config=plan.engine.resolve(plan.arch,plan.device), predictions=figures(plan.prediction, effective_batch(plan.memory,plan.workload)), performance_score=plan.score, memory_breakdown=breakdown(plan.memory),
-                serve_command=line, explanation='\n'.join(said) or "vLLM's defaults: no flag that was tried buys a hundredth", reasons=[str(b) for b in plan.broken], findings=found, plan=plan)
+                serve_command=line, explanation='\n'.join(said) or "vLLM's defaults: no flag that was tried buys a hundredth", reasons=[*map(str,plan.broken), *plan.nearest], findings=found, plan=plan)
     return Result(data, lambda: Page(f'{plan.model} on {plan.device.name}', plan_blocks(plan,found,line), describe(plan.workload)))
 
 def _nothing(plan, m)->Result:
     "Nothing fits: what is short, and the smallest changes that cure it"
     v,base = verdict(m.arch, m.device, m.engine, m.tuning_params),plan.baseline
     why,cures = [base.refused] if base and base.refused else v.errors, [*map(str,plan.changes),*plan.offers]
-    said = why + [f'would make it fit: {c}' for c in cures]
+    said = why + (['would make it fit:', *(f'  {c}' for c in cures)] if cures else [])
     data = dict(optimal_config=None, predictions=Result(), performance_score=0., memory_breakdown=v.memory_breakdown, serve_command=None, explanation='\n'.join(said), reasons=why, recommendations=cures, findings=v.findings, plan=plan)
-    return Result(data, lambda: Page(f'{m.model_name} on {m.device.name}: nothing fits', (*(b for b in v.page.blocks if not isinstance(b,Notes)), Notes('Why',tuple(('',w,'') for w in said)))))
+    return Result(data, lambda: Page(f'{m.model_name} on {m.device.name}: nothing fits', (*(b for b in v.page.blocks if not isinstance(b,Notes)), Notes('Why',tuple(('',w,'') for w in why)), Notes('What would make it fit',tuple(('',x,'') for x in cures)))))
 
 # %% ../nbs/60_api.ipynb #c021
 def _findings(a, d, e, m)->list:

@@ -11,7 +11,7 @@ from .units import human_int, real, show_bytes
 
 # %% auto #0
 __all__ = ['OPTIONS', 'Ask', 'Parser', 'add_options', 'is_file', 'read_file', 'local_gpu', 'cards', 'card', 'Subject', 'profile',
-           'with_file', 'subject', 'workload', 'limits', 'servers']
+           'with_file', 'subject', 'measured', 'workload', 'limits', 'servers']
 
 # %% ../nbs/57_asking.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ OPTIONS = {
     'work':(('--workload',dict(metavar='NAME',help='chatbot, batch_inference, interactive, or a file of requests')),
             ('--input-len',dict(metavar='N',help='prompt tokens, mean')), ('--output-len',dict(metavar='N',help='answer tokens, mean')),
             ('--rate',dict(metavar='R',help='requests per second')), ('--users',dict(metavar='N',help='requests in flight at most')),
-            ('--requests',dict(metavar='N',help='requests of the run'))),
+            ('--requests',dict(metavar='N',help='requests of the run')),
+            ('--measured',dict(metavar='FILE',action='append',default=[],help='what `vllm bench serve --save-result --save-detailed` wrote on your machine with the flags given here: corrects the speed; may be repeated'))),
     'goal':(('--slo',dict(metavar='LIMIT',action='append',default=[],help='a limit in ms such as ttft.p99=500 or tpot=40; may be repeated')),
             ('--confidence',dict(metavar='P',default='0.8',help='share of cases in which each limit must hold (0.8)')),
             ('--objective',dict(metavar='NAME',default='score',help='score, throughput, latency, goodput or cost (score)')),
@@ -157,6 +158,18 @@ def subject(
     if cmd.problems and not command: raise ValueError(cmd.problems[0])
     if not cmd.model: raise ValueError('say which model: an id such as meta-llama/Llama-3.1-8B-Instruct, a folder, or a config.json (`vllm-tuner models` lists what is known)')
     return Subject(cmd.model, arch(cmd.model), card(a), cmd.engine(vllm_version=a.version, usage=a.get('usage') or 'serve', compile_cache=a.get('compile_cache')), profile(a))
+
+def measured(
+    a:Ask,     # what was typed
+    s:Subject, # the configuration that was measured
+): # `Speed`
+    "The coefficients of the machine that `--measured` describes, else those of public measurements"
+    from vllm_tuner.step_time import PUBLIC
+    if not a.get('measured'): return PUBLIC
+    import json
+    from vllm_tuner.speed_fit import fit_performance
+    try: return fit_performance([json.loads(read_file(f)) for f in a.get('measured')], *s.nouns).speed
+    except json.JSONDecodeError as ex: raise ValueError(f'--measured is no JSON ({ex}); give the file that `vllm bench serve --save-result --save-detailed` wrote') from None
 
 # %% ../nbs/57_asking.ipynb #c019
 def workload(

@@ -12,11 +12,12 @@ from .goals import SLO, Broken, bound, broken
 from .memory import memory
 from .screen import PARAMS, lengths, request_bytes
 from .serving import predict
+from .step_time import PUBLIC, Speed
 from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['Candidate', 'share', 'candidate', 'goodput', 'Pool', 'achieved', 'simulate_best']
+__all__ = ['Candidate', 'share', 'candidate', 'heaviest', 'Shortlist', 'achieved', 'simulate_best']
 
 # %% ../nbs/41a_candidates.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def candidate(
     slo:SLO|None=None,         # what must hold
     params=PARAMS,             # corrections
     replicas:int=1,            # independent servers
+    speed:Speed=PUBLIC,        # coefficients, of a machine that was measured
 )->Candidate:
     "Verdict, ledger and prediction of one configuration"
     try: said = refusal(arch, device, engine)
@@ -91,7 +93,7 @@ def candidate(
     said = refusal(arch, device, engine, available)
     if said: return Candidate(arch, engine, replicas, m, None, said)
     e,servers = engine.resolve(arch, device), replicas*engine.data_parallel_size
-    p = predict(arch, device, engine, share(workload,replicas), None if params==PARAMS else m.plan.kv_tokens)
+    p = predict(arch, device, engine, share(workload,replicas), None if params==PARAMS else m.plan.kv_tokens, speed)
     i,o,longest = lengths(workload)
     n = servers*min(e.max_num_seqs, m.kv_cache/request_bytes(arch, device, e, i+o/2))
     s = slo or SLO()
@@ -99,7 +101,7 @@ def candidate(
     return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n, arriving=stream)
 
 # %% ../nbs/41a_candidates.ipynb #c010
-def goodput(
+def heaviest(
     arch,                      # `ModelArch`
     device,                    # `Device`
     engine:Engine,             # flags
@@ -108,9 +110,10 @@ def goodput(
     params=PARAMS,             # corrections
     replicas:int=1,            # independent servers
     steps:int=6,               # halvings once the load is bracketed
+    speed:Speed=PUBLIC,        # coefficients
 )->Candidate:                  # at the heaviest load that was found to hold
     "The heaviest Poisson load within the limits"
-    at = lambda r: replace(candidate(arch, device, engine, replace(workload, requests_per_second=r, max_concurrency=None, num_requests=None), slo, params, replicas), goodput=r)
+    at = lambda r: replace(candidate(arch, device, engine, replace(workload, requests_per_second=r, max_concurrency=None, num_requests=None, trace=None), slo, params, replicas, speed), goodput=r)
     r = workload.requests_per_second or .5*replicas
     c,low,high = at(r),None,None
     if not c.prediction: return replace(c, goodput=0.)
@@ -130,7 +133,7 @@ def _batch(t)->np.ndarray: # one per row
     "`Candidate.batch` of the closed form"
     return np.minimum(t.state.cap, 1.5*t.state.batch+1)*t.family.servers
 
-class Pool:
+class Shortlist:
     "Screened families and what simulations have taught about them"
     def __init__(self,
         tables:list,        # `Table` of each family
@@ -173,7 +176,7 @@ def achieved(c:Candidate)->float:
     "What the throughput objective counts: output tokens per second; requests per second within limits where goodput was asked"
     return c.throughput if c.goodput is None else max(c.goodput, 1e-9)
 
-def _learn(pool:Pool, k:int, i:int, c:Candidate):
+def _learn(pool:Shortlist, k:int, i:int, c:Candidate):
     "Keep a simulation and its ratios"
     pool.seen[k,i] = c
     if not c.prediction: pool.tables[k].why[i] = 3; return
@@ -182,7 +185,7 @@ def _learn(pool:Pool, k:int, i:int, c:Candidate):
         if 0<v<math.inf and 0<r[n][i]<math.inf: pool.ratios[k].setdefault(n,[]).append(v/r[n][i])
 
 def simulate_best(
-    pool:Pool,        # screened families
+    pool:Shortlist,        # screened families
     work,             # (family, engine) -> `Candidate`
     most:int=16,      # simulations at most
     gain:float=.004,  # promise below which the search ends
@@ -201,7 +204,7 @@ def simulate_best(
         _learn(pool, k, i, work(pool.tables[k].family, pool.tables[k].engine(i)))
     return list(pool.seen.values())
 
-def _value(c:Candidate, pool:Pool, best)->float:
-    "What `Pool.values` says of a row, for a simulated candidate"
+def _value(c:Candidate, pool:Shortlist, best)->float:
+    "What `Shortlist.values` says of a row, for a simulated candidate"
     if not c.prediction: return -math.inf
     return float(pool.score(achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) if not c.broken else -10-c.excess

@@ -5,7 +5,7 @@
 # %% ../nbs/61a_commands.ipynb #c002
 from __future__ import annotations
 from dataclasses import dataclass, replace
-from .asking import Ask, Subject, cards, limits, servers, subject, workload
+from .asking import Ask, Subject, cards, limits, servers, measured, subject, workload
 from .page import Code, Notes, Page, Table, console
 from .report import cache, describe, ledger, memory_data, notes, number, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
 from .units import gib, human_int, show_count
@@ -49,7 +49,7 @@ def planned(a:Ask, s:Subject, w): # `Plan`
     from vllm_tuner.optimizer import search
     allow,e,gpus = tuple(x.strip() for text in a.opt.allow for x in text.split(',') if x.strip()),s.engine,cards(a)[0]
     if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
-    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, siblings(s.name))
+    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, siblings(s.name), speed=measured(a,s))
     return replace(p, model=s.name) if p.arch==s.arch else p
 
 def siblings(name:str)->tuple: # `ModelArch` each
@@ -73,7 +73,7 @@ def _no_plan(a:Ask, s:Subject, p)->Answer:
     base,more,said = memory(a),plan_notes(p),p.baseline.refused
     data = {**base.data, 'fits':False, 'met':False, 'reason':said, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers), 'changes':[dict(text=c.text, fix=plain(c.fix)) for c in p.changes]}
     parts = tuple(b for b in base.page.blocks if not isinstance(b,Notes))
-    return Answer(replace(base.page, blocks=(*parts, Notes('Why', (('error',said,''),)), replace(more,title='What would help')), note=f'does not fit; vLLM {a.version}'), data, 1)
+    return Answer(replace(base.page, blocks=(*parts, Notes('Why', (('error',said,''),)), replace(more,title='What would make it fit')), note=f'does not fit; vLLM {a.version}'), data, 1)
 
 # %% ../nbs/61a_commands.ipynb #c009
 def judged(s:Subject, m=None)->list: # of `Finding`
@@ -101,7 +101,7 @@ def predict(a:Ask)->Answer:
     from vllm_tuner.serving import predict
     s,w = subject(a),workload(a)
     if refused(judged(s)): return memory(a)
-    p = predict(*s.nouns, w, ledger_of(*s.nouns, s.params).plan.kv_tokens)
+    p = predict(*s.nouns, w, ledger_of(*s.nouns, s.params).plan.kv_tokens, measured(a,s))
     return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated or not p.requests_per_second))
 
 # %% ../nbs/61a_commands.ipynb #c010
@@ -158,9 +158,9 @@ def gpus(a:Ask)->Answer:
     "search the catalogue of GPUs"
     from vllm_tuner.devices import device, devices
     hits = _matching(devices(), a.words, lambda d: f'{d.vendor} {d.name}') or [device(' '.join(a.words))]
-    link = lambda d: f"{'xGMI' if d.vendor=='AMD' and d.nvlink else 'NVLink' if d.nvlink else 'PCIe'} {d.link.bandwidth/1e9:,.0f} GB/s"
-    rows = tuple((d.name, f'{gib(d.memory):.2f} GiB', f'{d.bandwidth/1e12:.2f} TB/s', f"{d.flops('bf16')/1e12:,.0f}", f'{d.fp8/1e12:,.0f}' if d.fp8 else '–', link(d), '.'.join(map(str,d.capability))) for d in hits)
-    return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','memory','bandwidth','16 bit','8 bit','link','capability'), rows, align='lrrrrlr'),), 'memory as the driver reports it; dense TFLOP/s'), hits)
+    link = lambda d: f"{'xGMI' if d.vendor=='AMD' and d.nvlink else 'NVLink' if d.nvlink else 'PCIe'} {d.link.bandwidth/1e9:,.0f}"
+    rows = tuple((d.name, f'{gib(d.memory):.2f}', f'{d.bandwidth/1e12:.2f}', f"{d.flops('bf16')/1e12:,.0f}", f'{d.fp8/1e12:,.0f}' if d.fp8 else '–', link(d), '.'.join(map(str,d.capability))) for d in hits)
+    return Answer(Page(f'{len(hits)} GPUs', (Table('', ('GPU','GiB','TB/s','16 bit','8 bit','link','capability'), rows, align='crrrrcr'),), 'memory as the driver reports it; dense TFLOP/s; links in GB/s each way'), hits)
 
 # %% ../nbs/61a_commands.ipynb #c015
 _LOG = (('--model',dict(metavar='MODEL',help='the model, where the log does not name it')), ('--save',dict(metavar='FILE',help='write corrections fitted to the logs, .toml or .json')))
@@ -238,7 +238,7 @@ def cluster(a:Ask)->Answer:
     nodes = fleet(a)
     a.opt.gpu = a.opt.gpu or nodes[0][0].device.name
     s,w = subject(a),workload(a)
-    p = plan_cluster(s.arch, nodes, w, s.engine, a.opt.objective, limits(a), s.params, spare=human_int(a.opt.spare,'--spare'))
+    p = plan_cluster(s.arch, nodes, w, s.engine, a.opt.objective, limits(a), s.params, spare=human_int(a.opt.spare,'--spare'), speed=measured(a,s))
     name = ' + '.join(f"{k} node{'s' if k>1 else ''} of {n.name}" for n,k in nodes)
     return Answer(Page(f'{s.name} on {name}', cluster_blocks(p, s.name), f'{describe(w)}; vLLM {a.version}'), dict(model=s.name, nodes=name, vllm_version=a.version, **cluster_data(p, s.name)), int(not p.met))
 
@@ -247,9 +247,15 @@ def _where(l)->str: return f"{l.nodes} node{'s' if l.nodes>1 else ''} of {l.node
 
 def _layout(l)->tuple:
     "A layout as a row"
-    if not l.prediction: return (l.name, _where(l), '–', '–', '–', '–', '–')
     p = l.prediction
     return (l.name, _where(l), number(l.throughput), number(p.ttft_ms.p90), number(p.tpot_ms.mean), f'{l.gpus}' + (f' (+{l.idle} idle)' if l.idle else ''), f'{l.cost:.2f}' if l.cost else '–')
+
+def _impossible(p)->Notes:
+    "Layouts that cannot be, by vLLM's reason"
+    of = {}
+    for l in p.alternatives:
+        if l.refused: of.setdefault(l.refused.split('. ')[0][:160],[]).append(l.name)
+    return Notes('Cannot be', tuple(('',f"{', '.join(dict.fromkeys(names[:6]))}{f' and {len(names)-6} more' if len(names)>6 else ''}: {why}",'') for why,names in of.items()))
 
 def cluster_blocks(
     p,         # `ClusterPlan`
@@ -258,10 +264,11 @@ def cluster_blocks(
     "What to run where, what else was tried, what to know"
     from vllm_tuner.deploy import serve
     heads = ('layout','on','tokens/s','TTFT p90','TPOT','GPUs','$/M tokens')
-    chosen = Table('Best layout' if len(p.layouts)==1 else 'Best layouts', heads, tuple(map(_layout,p.layouts)), f'carries {number(sum(p.capacity))} requests/s at most' if p.capacity else '', 'clrrrrr')
-    tried = Table('Also tried', heads, tuple(map(_layout,[l for l in p.alternatives if l not in p.layouts][:8])), '', 'llrrrrr')
+    chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(map(_layout,p.layouts)), p.reach if p.layouts else '', 'clrrrrr')
+    tried = Table('Also tried', heads, tuple(map(_layout,[l for l in p.alternatives if l.prediction and l not in p.layouts][:8])), '', 'llrrrrr')
     runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q in zip(p.layouts,p.plans) if q.engine)
-    return chosen, tried, Notes('Watch out', tuple(('',r,'') for r in p.recommendations)), *runs
+    level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else ''
+    return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs
 
 def cluster_data(p, model)->dict:
     "A cluster plan as data"

@@ -6,14 +6,16 @@
 from __future__ import annotations
 import re, shlex
 from dataclasses import dataclass, replace
+from .candidates import heaviest
 from .units import ceil_div
 from .versions import release
 from .engine import Engine
 from .flags import flag_kind, settings, to_env, to_flags
 
 # %% auto #0
-__all__ = ['TARGETS', 'Deployment', 'deployment', 'words', 'serve', 'comment', 'dump', 'config_yaml', 'compose', 'kubernetes',
-           'leader_worker_set', 'kserve', 'ray_serve', 'production_stack', 'llm_d', 'deploy']
+__all__ = ['HEADROOM', 'TARGETS', 'Deployment', 'deployment', 'words', 'serve', 'comment', 'dump', 'config_yaml', 'compose',
+           'scaling_target', 'scaled', 'kubernetes', 'leader_worker_set', 'kserve', 'ray_serve', 'production_stack',
+           'llm_d', 'deploy']
 
 # %% ../nbs/52_deploy.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Deployment:
     gpus_per_node:int=8         # GPUs of one machine
     replicas:int=1              # independent copies behind one address
     max_replicas:int=0          # upper bound of autoscaling, 0 for twice `replicas`
-    concurrency:int=64          # requests in flight that one replica serves well: the scaling target
+    concurrency:int=64          # requests in flight per replica at which an autoscaler adds one
     startup_s:float=600         # seconds until the server answers, loading included
     port:int=8000               # port of the server
     image:str=''                # container image, '' for vLLM's own of that release
@@ -66,8 +68,7 @@ def deployment(
     if plan.engine is None: raise ValueError('the plan has no configuration that starts, so there is nothing to deploy' + (f"; it would start with {plan.changes[0]}" if getattr(plan,'changes',()) else ''))
     d = plan.device
     notes = tuple(plan.notes()) if hasattr(plan,'notes') else ()
-    target = getattr(plan,'concurrency',None)
-    base = dict(vendor=d.vendor, gpu=d.name, notes=notes, replicas=getattr(plan,'replicas',1) or 1, **({'concurrency':max(1,int(target))} if target else {}))
+    base = dict(vendor=d.vendor, gpu=d.name, notes=notes, replicas=getattr(plan,'replicas',1) or 1)
     return Deployment(plan.model, plan.engine, **{**base,**more})
 
 # %% ../nbs/52_deploy.ipynb #c009
@@ -137,6 +138,26 @@ def compose(
                'healthcheck':{'test':['CMD','curl','-sf',f'http://localhost:{d.port}/health'], 'interval':'10s', 'timeout':'5s', 'retries':3, 'start_period':f'{round(d.startup_s)}s'}}
     return dump({'services':{d.name:service}, 'volumes':{'huggingface':{}}}, notes=('docker compose up -d', *d.notes))
 
+# %% ../nbs/52_deploy.ipynb #n001
+HEADROOM = .8 # share of the heaviest load within the limits at which an autoscaler aims
+
+def scaling_target(
+    plan, # a `Plan`
+)->int:   # requests in flight per replica
+    "Where an autoscaler should aim: below what runs at the heaviest load that keeps the limits, or that a server keeps up with where there are none"
+    c = plan.choice
+    most = heaviest(plan.arch, plan.device, c.engine, plan.workload, plan.slo, plan.params, 1, 4, plan.speed)
+    running = most.prediction.concurrency if most.goodput else plan.concurrency
+    return max(1, int(HEADROOM*running))
+
+def scaled(
+    plan,    # a `Plan` or `Deployment`
+    **more,  # fields of `Deployment` to set
+)->Deployment:
+    "A deployment that knows where its autoscaler should aim"
+    known = isinstance(plan,Deployment) or 'concurrency' in more or getattr(plan,'choice',None) is None
+    return deployment(plan, **more) if known else deployment(plan, concurrency=scaling_target(plan), **more)
+
 # %% ../nbs/52_deploy.ipynb #c021
 def _args(ws)->list[str]:
     "Words as Kubernetes arguments: `$(NAME)` stays text"
@@ -166,15 +187,15 @@ def kubernetes(
     **more, # fields of `Deployment` to set
 )->str:     # Deployment, Service and HorizontalPodAutoscaler
     "Kubernetes manifests for replicas that fit one machine"
-    d = deployment(plan, **more)
+    d = scaled(plan, **more)
     if d.nodes>1: return leader_worker_set(d)
     app = {'app':d.name}
     scrape = {'prometheus.io/scrape':'true','prometheus.io/port':str(d.port),'prometheus.io/path':'/metrics'}
     dep = {'apiVersion':'apps/v1','kind':'Deployment','metadata':{'name':d.name,'labels':app},'spec':{'replicas':d.replicas,'selector':{'matchLabels':app},'strategy':{'type':'RollingUpdate','rollingUpdate':{'maxSurge':0,'maxUnavailable':1}},
            'template':{'metadata':{'labels':app,'annotations':scrape},'spec':_pod(_container(d))}}}
-    metric = {'type':'Pods','pods':{'metric':{'name':'vllm:num_requests_running'},'target':{'type':'AverageValue','averageValue':str(d.concurrency)}}}
+    aim = lambda name,n: {'type':'Pods','pods':{'metric':{'name':name},'target':{'type':'AverageValue','averageValue':str(n)}}}
     hpa = {'apiVersion':'autoscaling/v2','kind':'HorizontalPodAutoscaler','metadata':{'name':d.name,'labels':app},'spec':{'scaleTargetRef':{'apiVersion':'apps/v1','kind':'Deployment','name':d.name},'minReplicas':d.replicas,
-           'maxReplicas':d.max_replicas or 2*d.replicas,'metrics':[metric],'behavior':{'scaleDown':{'stabilizationWindowSeconds':600}}}}
+           'maxReplicas':d.max_replicas or 2*d.replicas,'metrics':[aim('vllm:num_requests_running',d.concurrency), aim('vllm:num_requests_waiting',max(1,d.concurrency//10))],'behavior':{'scaleDown':{'stabilizationWindowSeconds':600}}}}
     return dump(dep, _service(d,app), hpa, notes=('kubectl apply -f this-file.yaml; secret huggingface/token is used if it exists', *d.notes))
 
 # %% ../nbs/52_deploy.ipynb #c026
@@ -199,7 +220,7 @@ def kserve(
     **more, # fields of `Deployment` to set
 )->str:     # InferenceService
     "KServe: an InferenceService with vLLM's container"
-    d = deployment(plan, **more)
+    d = scaled(plan, **more)
     if d.nodes>1: raise ValueError(f'{d.gpus} GPUs span {d.nodes} machines of {d.gpus_per_node}; use leader_worker_set')
     pod = _pod(_container(d,'kserve-container'))
     spec = {'predictor':{'minReplicas':d.replicas,'maxReplicas':d.max_replicas or 2*d.replicas,'scaleMetric':'concurrency','scaleTarget':d.concurrency,**pod}}
@@ -212,7 +233,7 @@ def ray_serve(
     **more, # fields of `Deployment` to set
 )->str:     # a Serve config file
     "Ray Serve LLM: `serve run this-file.yaml`"
-    d = deployment(plan, **more)
+    d = scaled(plan, **more)
     kw = {k.replace('-','_'):v for k,v in settings(d.engine).items()}
     llm = {'model_loading_config':{'model_id':d.model,'model_source':d.model},'engine_kwargs':kw,
            'deployment_config':{'autoscaling_config':{'min_replicas':d.replicas,'max_replicas':d.max_replicas or 2*d.replicas,'target_ongoing_requests':d.concurrency},'max_ongoing_requests':2*d.concurrency}}

@@ -20,7 +20,7 @@ from .workloads import from_lengths
 from .serving import simulate, summary
 from .validation import check
 from .optimizer import nondominated
-from .cluster import layouts
+from .layouts import layouts
 
 # %% auto #0
 __all__ = ['TABS', 'workload_controls', 'workload_view', 'cluster_controls', 'cluster_view', 'widget', 'Explorer',

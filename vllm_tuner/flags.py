@@ -231,7 +231,9 @@ def _pairs(words:list[str], version:str):
         flag = _SHORT.get(flag,flag).replace('_','-')
         kind = flag_kind(flag,version) or (flag_kind(flag,'0.11.0') or flag_kind(flag,'0.8.5'))
         if not eq and kind=='b': value = True
-        elif not eq and flag.startswith('--no-') and not kind: flag,value = '--'+flag[5:],False
+        elif not eq and flag.startswith('--no-') and not kind:
+            known = any(flag_kind('--'+flag[5:],v) for v in (version,'0.11.0','0.8.5'))
+            flag,value = ('--'+flag[5:],False) if known else (flag,True)
         elif not eq:
             stop = i+1 if kind!='l' else next((j for j in range(i,len(words)) if words[j].startswith('--') or words[j] in _SHORT), len(words))
             value = words[i:max(i,stop)]; i = max(i,stop)

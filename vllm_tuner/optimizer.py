@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 import numpy as np
-from .candidates import Candidate, Pool, achieved, candidate, goodput, simulate_best
+from .candidates import Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of
 from .memory import memory
-from .reasons import Change, Why, bindings, climb, cures, effect, lean, reasons, refine, shortage, siblings_of
+from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
 from .screen import ALLOW, PARAMS, Family, curve, demand, families, lengths, request_bytes, shares, steady, table
+from .step_time import PUBLIC
 from .units import show_bytes
 from .validation import refusal
 from .workloads import WorkloadProfile
@@ -53,6 +54,9 @@ class Plan:
     candidates:tuple[Candidate,...]=()  # everything simulated, best first
     screened:int=0                # configurations that passed the closed form
     dollars_per_gpu_hour:float|None=None # price, `None` if unknown
+    nearest:tuple[str,...]=()     # where a limit is missed: what would keep it, or why nothing does
+    params:object=PARAMS          # corrections that were used
+    speed:object=PUBLIC           # coefficients that were used
 
     @property
     def engine(self)->Engine|None:
@@ -80,7 +84,7 @@ class Plan:
         return self.choice.score if self.choice else 0.
 
     @property
-    def concurrency(self)->float: # requests in flight per replica: the target of an autoscaler
+    def concurrency(self)->float: # requests in flight per replica
         "Requests of mean length that one replica admits"
         return self.choice.concurrency/self.choice.replicas if self.choice else 0.
 
@@ -111,12 +115,12 @@ def _headline(plan:Plan)->str:
 
 def notes(plan:Plan)->tuple[str,...]: # plain lines
     "What a plan says, for the head of a deployment file and for the screen"
-    if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'would cure it: {c}' for c in plan.changes))
+    if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'it would start with {c}' for c in plan.changes))
     c,b = plan.choice,plan.baseline
     second = (f'runner-up: {plan.runner_up.engine}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
     base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {b.refused[:160]}'
     return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base, *second,
-            *(f'limit missed: {x}' for x in c.broken), *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
+            *(f'limit missed: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
 
 def _lines(plan): return '\n'.join([f'Plan({plan.model} on {plan.device.name}: {plan.engine})', *('  '+n for n in notes(plan))])
 
@@ -137,7 +141,7 @@ def _shorter(fams:list[Family], device, params, need:int)->list[Family]:
         if top.kv_cache>0 and n>=need: out.append(replace(f, engine=replace(f.engine, max_model_len=n)))
     return out
 
-def _turned_down(pool:Pool)->list[Rejected]:
+def _turned_down(pool:Shortlist)->list[Rejected]:
     "Rows of the screen by what speaks against them"
     best,out = pool.best(),{}
     for k,t in enumerate(pool.tables):
@@ -162,6 +166,7 @@ def search(
     prices=None,                   # price table, as `goals.prices` takes it
     simulations:int=16,            # candidates to work out in full, at most
     explain:bool=True,             # say why: some twenty more
+    speed=PUBLIC,                  # `Speed`, from `fit_performance` for a machine that was measured
 )->Plan:
     "The best configuration, its reasons, and what was turned down"
     if objective not in OBJECTIVES: raise ValueError(f'objective is {str(objective)[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
@@ -172,17 +177,18 @@ def search(
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
     good = objective=='goodput'
     if good: workload,simulations = _load_free(workload), min(simulations,6)
-    work = lambda f,e: (goodput if good else candidate)(f.arch, device, e, workload, slo, params, f.replicas)
+    work = lambda f,e: (heaviest if good else candidate)(f.arch, device, e, workload, slo, params, f.replicas, speed=speed)
     bars = {k.partition('_')[0]:v/1e3 for k,v in slo.limits if k.partition('_')[0] in ('ttft','tpot','itl')} if good else None
     score = lambda *x: scores(objective, workload.target_metric, params, *x)
     fams,no = _startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
-    screen = lambda fs,coarse=False: [table(f, device, workload, params, 'eager' in allow, bars, coarse) for f in fs]
+    screen = lambda fs,coarse=False: [table(f, device, workload, params, 'eager' in allow, bars, coarse, speed) for f in fs]
     fams,worse = _promising(fams, screen, workload, slo, score)
     tabs,no = screen(fams),no+worse
     if fams and not any((t.why==0).any() for t in tabs): tabs = screen(_shorter(fams, device, params, max(slo.min_context, lengths(workload)[2])))
-    pool,base = Pool(tabs, workload, slo, score),work(own,engine)
+    pool,base = Shortlist(tabs, workload, slo, score),work(own,engine)
     found = simulate_best(pool, work, simulations)
-    return _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain)
+    plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed)
+    return replace(plan, params=params, speed=speed)
 
 def _load_free(w:WorkloadProfile)->WorkloadProfile:
     "Lengths without a load"
@@ -191,7 +197,7 @@ def _load_free(w:WorkloadProfile)->WorkloadProfile:
 def _promising(fams, screen, workload, slo, score, keep:int=6):
     "Of many families the best few, by a screen that varies the requests alone; and what was left aside"
     if len(fams)<=keep: return fams,[]
-    pool = Pool(screen(fams,True), workload, slo, score)
+    pool = Shortlist(screen(fams,True), workload, slo, score)
     best = pool.best()
     top = [max(pool.values(k,best).max(), -1e9 if (t.why==0).any() else -1e12) for k,t in enumerate(pool.tables)]
     order = sorted(range(len(fams)), key=lambda k: -top[k])
@@ -203,7 +209,7 @@ def _startable(fams, device):
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
 
 # %% ../nbs/42_optimizer.ipynb #c010
-def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain):
+def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain, speed):
     "Rank, prune, explain"
     ok = [c for c in (base,*found) if c.prediction]
     down = tuple(no+_turned_down(pool))
@@ -218,8 +224,10 @@ def _decide(pool, base, found, no, arch, device, workload, asked, params, object
     if explain: top = climb(top, asked, device, params, again(top))
     if explain and slo.limits: top = refine(top, asked, again(top))
     second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
+    at = lambda w: candidate(top.arch, device, top.engine, w, slo, params, top.replicas, speed)
+    near = nearest(top, workload, slo, at) if explain and top.goodput is None else ()
     why = reasons(top, asked, device, params, again(top)) if explain else ()
-    return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars)
+    return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars, near)
 
 def _once(memo:dict, key, make):
     "Worked out before, or now"

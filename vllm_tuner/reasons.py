@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from .candidates import Candidate, candidate
 from .devices import Device, devices
 from .engine import Engine
-from .goals import SLO, bound
+from .goals import LATENCIES, SLO, bound
 from .models import arch as named, catalogue
 from .screen import BUDGETS, PARAMS, SEQS, lengths, margin, request_bytes, shares
 from .units import show_bytes
@@ -17,7 +17,7 @@ from .validation import Fix, check
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['FLAGS', 'Why', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'Change', 'shortage', 'cures',
+__all__ = ['FLAGS', 'Why', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'nearest', 'Change', 'shortage', 'cures',
            'siblings_of']
 
 # %% ../nbs/41b_reasons.ipynb #c005
@@ -98,7 +98,7 @@ def lean(
     kept = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','enable_expert_parallel','max_model_len')
     for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in kept]:
         d = again(replace(c.engine, **{k:getattr(asked,k)}))
-        if d.prediction and d.excess<=c.excess and d.score>=c.score*(1-loss): c = d
+        if d.prediction and d.excess<=c.excess+(loss if c.excess else 0) and d.score>=c.score*(1-loss): c = d
     return c
 
 _PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
@@ -154,6 +154,35 @@ def bindings(
     part = p.step.bound
     what,doing = _PARTS.get(part, ('the host',part))
     return (*out, f'{what}: {getattr(p.step,part)/max(p.step.total,1e-9):.0%} of a {1e3*p.step.total:.1f} ms decode step is {doing}')
+
+# %% ../nbs/41b_reasons.ipynb #n002
+def _most(at, low, high, steps, whole):
+    "The heaviest of two loads' range that is sound, by bisection; `low` is"
+    for _ in range(steps):
+        mid = (low*high)**.5
+        if whole: mid = round(mid)
+        if mid in (low,high): break
+        low,high = (mid,high) if at(mid).sound else (low,mid)
+    return low
+
+def nearest(
+    c:Candidate,              # the choice
+    workload:WorkloadProfile, # what is asked
+    slo:SLO,                  # what must hold
+    at,                       # workload -> `Candidate` with the same flags
+)->tuple[str,...]:            # '' where no latency limit is missed
+    "The closest to each limit that can be met, or the heaviest load that keeps them all"
+    latency = lambda b: b.name.partition('.')[0] in LATENCIES
+    if not any(latency(b) or b.name=='requests_per_second' for b in c.broken): return ()
+    free = replace(workload, requests_per_second=None, max_concurrency=None, num_requests=None, trace=None)
+    alone = at(replace(free, max_concurrency=c.servers, num_requests=8*c.servers))
+    sure = f' with {slo.confidence:.0%} confidence' if slo.confidence>.5 else ''
+    if (never := [b for b in alone.broken if latency(b)]): return tuple(f'no load keeps {b.name} {b.limit:,.4g} ms here: a request alone takes {b.value:,.4g}, and {b.bound:,.4g} is the closest that can be promised{sure}' for b in never)
+    if workload.requests_per_second:
+        low,at_rate = workload.requests_per_second/256, lambda r: at(replace(free, requests_per_second=r))
+        return (f'with these flags up to {_most(at_rate,low,workload.requests_per_second,7,False):,.3g} requests/s keep every limit{sure}',) if at_rate(low).sound else ()
+    users = workload.max_concurrency or workload.num_requests or 1024
+    return (f'with these flags up to {_most(lambda n: at(replace(free,max_concurrency=n)),c.servers,users,6,True):,} requests in flight keep every limit{sure}',)
 
 # %% ../nbs/41b_reasons.ipynb #c011
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,8 @@ def plan_notes(
     found=(),# findings about the choice
 )->Notes:
     "Limits that do not hold, findings, what binds, what would help"
-    rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken]
-    helps = [('',f'would make it fit: {c.text}',str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',re.sub(r"allow='(\w+)'", r'--allow \1', o),'') for o in plan.offers]
+    rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken] + [('',x,'') for x in plan.nearest]
+    helps = [('',c.text,str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',re.sub(r"allow='(\w+)'", r'--allow \1', o),'') for o in plan.offers]
     return Notes('Watch out', (*rows, *notes(found).rows, *(('',f'what binds: {b}','') for b in plan.binds), *helps))
 
 # %% ../nbs/59_report.ipynb #c016
@@ -198,4 +198,4 @@ def plan_data(
     e = plan.engine
     return dict(cost_per_million_output_tokens=plan.cost, gpus=plan.replicas*e.world_size*e.data_parallel_size, replicas=plan.replicas, workload=describe(plan.workload), fits=True, met=plan.met, score=plan.score, memory=memory_data(plan.memory),
                 flags=[dict(flag=y.flag, value=plain(y.value), default=plain(y.default), why=y.text, lower=y.lower, higher=y.higher) for y in plan.why], prediction=prediction_data(plan.prediction), findings=plain(found),
-                broken=[str(b) for b in plan.broken], binds=list(plan.binds), offers=list(plan.offers), command=command)
+                broken=[str(b) for b in plan.broken], nearest=list(plan.nearest), binds=list(plan.binds), offers=list(plan.offers), command=command)

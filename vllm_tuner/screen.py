@@ -13,7 +13,7 @@ from .engine import AutotuningParameters, Engine
 from .kv_cache import kv_plan
 from .layers import MoE
 from .memory import Memory, memory, stage_memory
-from .step_time import PUBLIC, clock
+from .step_time import PUBLIC, Speed, clock
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
 
@@ -69,6 +69,7 @@ class Curve:
     budget:np.ndarray   # `max_num_batched_tokens`, ascending
     prompt:np.ndarray   # seconds per prompt token at that budget
     largest:int         # largest captured batch, 0 for none
+    api:float           # seconds that the API adds to the first token
 
 def curve(
     arch,         # `ModelArch`
@@ -77,12 +78,13 @@ def curve(
     d:Demand,     # whose lengths count
     top:int=2048, # largest batch of interest
     budgets=BUDGETS, # `max_num_batched_tokens` of interest
+    speed:Speed=PUBLIC, # coefficients
 )->Curve:
     "Sample the step time"
-    c,new = clock(arch, device, engine),max(1.,d.input-d.cached)
+    c,new = clock(arch, device, engine, speed),max(1.,d.input-d.cached)
     g = np.unique(np.round(np.geomspace(1, max(2,top), 40)).astype(int))
     pre = [c.seconds(0, 0., int(b), b*(d.cached+min(new,b)/2))/b for b in budgets]
-    return Curve(g.astype(float), np.array([c.seconds(int(b), b*d.held) for b in g]), np.array(budgets,float), np.array(pre), max(engine.cudagraph_capture_sizes or (0,)))
+    return Curve(g.astype(float), np.array([c.seconds(int(b), b*d.held) for b in g]), np.array(budgets,float), np.array(pre), max(engine.cudagraph_capture_sizes or (0,)), speed.table()['api'])
 
 # %% ../nbs/41_screen.ipynb #c011
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +117,7 @@ def steady(
     for _ in range(0 if d.rate is None else 24): B = np.minimum(limit, np.maximum(1e-3, d.rate*(d.output*token(np.maximum(B,1.)))))
     tpot = token(np.maximum(B,1.))
     saturated = np.zeros(np.shape(B),bool) if d.rate is None else d.rate*d.output*tpot>limit*1.001
-    alone = prompt*(1+.5*B*prompt/np.maximum(d.output*tpot,1e-9)) + .5*step(np.maximum(B,1.)) + PUBLIC.table()['api']
+    alone = prompt*(1+.5*B*prompt/np.maximum(d.output*tpot,1e-9)) + .5*step(np.maximum(B,1.)) + c.api
     rate = B/(d.output*tpot + (alone if d.rate is None else 0))
     rate = rate if d.rate is None else np.minimum(rate, d.rate)
     wait = np.maximum(0, (d.users or 0)-B)/np.maximum(rate,1e-9) if d.rate is None else np.where(saturated, np.inf, 0.)
@@ -293,12 +295,13 @@ def table(
     eager:bool=False,  # graphs may be given up
     limits:dict|None=None, # figure of `Steady` -> seconds: look for the heaviest load within them, not at the workload's
     coarse:bool=False, # vary `max_num_seqs` alone
+    speed:Speed=PUBLIC, # coefficients
 )->Table:
     "Screen a family"
     e,a = f.engine.resolve(f.arch, device), f.arch
     d,m = demand(w, f.servers, e.enable_prefix_caching), memory(a, device, e, params)
     each = request_bytes(a, device, e, d.held)
-    sp = space(f, device, reach(curve(a, device, e, d), d, max(1,m.kv_cache)/each), params, eager)
+    sp = space(f, device, reach(curve(a, device, e, d, speed=speed), d, max(1,m.kv_cache)/each), params, eager)
     if coarse: sp = {k:v if k=='max_num_seqs' else v[:1] for k,v in sp.items()}
     index = np.array(np.meshgrid(*[np.arange(len(v)) for v in sp.values()], indexing='ij')).reshape(4,-1)
     engines,seqs,budget,other = _terms(f, device, sp, params, next((r for r,x in enumerate(m.per_stage) if x.available==m.kv_cache), 0))
@@ -308,7 +311,7 @@ def table(
     why = np.where(kv<m.plan.needed_bytes, 1, np.where(budget[t]<seqs[s], 2, 0))
     room = np.maximum(kv,0)/each
     at = steady if limits is None else lambda *x: peak(*x, limits)
-    parts = [at(curve(a, device, x, d), d, seqs[s[g==k]], budget[t[g==k]], np.maximum(room[g==k],1e-3)) for k,x in enumerate(engines)]
+    parts = [at(curve(a, device, x, d, speed=speed), d, seqs[s[g==k]], budget[t[g==k]], np.maximum(room[g==k],1e-3)) for k,x in enumerate(engines)]
     return Table(f, sp, index, room, why, _gather(parts, g))
 
 def _gather(parts, g):
