@@ -5,10 +5,11 @@
 # %% ../nbs/48_log_text.ipynb #c002
 from __future__ import annotations
 import io, json, re, sys
+from collections import Counter
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['LONGEST_LINE', 'ANSI', 'open_log', 'decoded', 'pieces', 'unwrap', 'writer', 'stranger']
+__all__ = ['LONGEST_LINE', 'ANSI', 'open_log', 'decoded', 'pieces', 'widths_of', 'rejoined', 'unwrap', 'writer', 'stranger']
 
 # %% ../nbs/48_log_text.ipynb #c005
 def open_log(source):
@@ -44,6 +45,32 @@ def pieces(source):
         if len(rest)>LONGEST_LINE: yield whole+sep+rest[:LONGEST_LINE]; rest,skipping = '',True; continue
         if sep: yield whole+sep
     if rest and not skipping: yield rest
+
+# %% ../nbs/48_log_text.ipynb #n0171
+_OPENS = re.compile(r'\(\w[\w ]{0,40}pid=|(?:INFO|DEBUG|WARNING|ERROR|CRITICAL)\b|\d{4}-\d\d-\d\d|\[[A-Za-z]\w+\]|\{"|Traceback|\s*$')
+
+def widths_of(
+    text:str, # the beginning of a log
+)->frozenset[int]: # characters; empty where nothing suggests a terminal
+    "Lengths at which a terminal broke the lines: its width, and that less the colours which went lost in copying"
+    lines = text.split('\n')
+    pairs = [(len(a),bool(_OPENS.match(a))) for a,b in zip(lines,lines[1:]) if a and b and not _OPENS.match(b)]
+    width = max(map(len,lines), default=0)
+    if not 60<=width<=400 or sum(n==width for n,_ in pairs)<3: return frozenset()
+    first = Counter(n for n,opens in pairs if opens and width-30<n<width)
+    return frozenset([width, *(n for n,k in first.items() if k>1)])
+
+def rejoined(
+    text:str,    # lines
+    widths,      # from `widths_of`
+)->str:
+    "Lines broken at a width, put together again; their numbers no longer count"
+    out,broken = [],False
+    for l in text.split('\n'):
+        if broken and not _OPENS.match(l): out[-1] += l
+        else: out.append(l)
+        broken = len(l) in widths
+    return '\n'.join(out)
 
 # %% ../nbs/48_log_text.ipynb #c011
 def unwrap(line):

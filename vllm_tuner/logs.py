@@ -8,7 +8,7 @@ import re, sys
 from collections import deque
 from dataclasses import dataclass, fields, replace
 from .flags import read_command
-from .log_text import ANSI, LONGEST_LINE, open_log, pieces, stranger, unwrap, writer
+from .log_text import ANSI, LONGEST_LINE, open_log, pieces, rejoined, stranger, unwrap, widths_of, writer
 from .printed_values import read_repr
 from .sentences import AFTER, BEFORE, FACTS, MARKS, NUMBER, REFUSALS, WORDS
 from .style import esc
@@ -41,6 +41,9 @@ class Observed:
     cuda_graph_gib:float|None=None         # what they took, GiB
     estimate_applied:bool|None=None        # the estimate was subtracted from the cache
     num_graphs:int|None=None               # graphs captured
+    graphs:tuple=()                        # (mode, graphs, largest batch or 0) of each kind of graph
+    graphs_off:bool=False                  # vLLM says that it captures none
+    sampler:str|None=None                  # 'flashinfer' or 'native': what profiles top-k and top-p
     kv_cache_gib:float|None=None           # available for the cache, GiB
     kv_tokens:int|None=None                # tokens of the cache as printed
     num_gpu_blocks:int|None=None           # blocks on the GPU
@@ -99,13 +102,28 @@ def rows(
     return out + [('contradiction',c) for c in o.contradictions] + ([('not in this log',', '.join(o.missing))] if o.missing else []) + [('note',n) for n in o.notes]
 
 # %% ../nbs/50_logs.ipynb #c008
+_PROGRESS = frozenset(('Model loading took','KV cache size','KV cache mem','KV Cache is',' blocks','Error','Application startup complete'))  # anchors of a start that got somewhere
 _LEVEL = re.compile(r'\b(INFO|DEBUG|WARNING|ERROR|CRITICAL)\b')
 
 def _number(s): return float(s.replace(',','')) if '.' in s or 'e' in s else int(s.replace(',',''))
 
 class _Start:
-    "Everything noted about one start; bounded, whatever the log"
-    def __init__(self): self.seen,self.words,self.errors,self.settings,self.resolved,self.marks,self.graphs,self.openers,self.env = {},{},{},{},{},set(),{},set(),()
+    "Everything noted about one start; bounded, whatever the log. Lines wait, so that starts which nobody asks for cost nothing"
+    def __init__(self):
+        self.waiting,self.held,self.got = [],0,False
+        self.seen,self.words,self.errors,self.settings,self.resolved,self.marks,self.graphs,self.largest,self.openers,self.env = {},{},{},{},{},set(),{},{},set(),()
+
+    def hold(self, line, anchors, n):
+        "Keep a line until the start is read; a start that outgrows 256 KiB of them is read as it goes"
+        self.waiting.append((line,anchors,n)); self.held += len(line)
+        self.got = self.got or not _PROGRESS.isdisjoint(anchors)
+        if self.held>2**18: self.settle()
+
+    def settle(self):
+        "Read the lines that wait"
+        for line,anchors,n in self.waiting: _read_line(self, line, anchors, writer(line[:400]) if 'pid=' in line else '', n)
+        self.waiting,self.held = [],0
+        return self
 
     def put(self, field, value, rank, n):
         if not field: return
@@ -123,7 +141,7 @@ def _after(s, line, i, lit, rule, rank, n):
         m = pat.match(line, i+len(lit))
         if m and names==['captured']: s.graphs[m[1]] = max(int(m[2]), s.graphs.get(m[1],0))
         elif m and names==['graphs']:
-            for mode,count in re.findall(r'([A-Z_]+)=(\d+)', m[1]): s.graphs.setdefault(mode, int(count))
+            for mode,count,top in re.findall(r'([A-Z_]+)=(\d+) \(largest=(\d+)', m[1]): s.graphs.setdefault(mode, int(count)); s.largest[mode] = int(top)
         elif m:
             for name,g in zip(names, m.groups()):
                 if g is not None: s.put(name, g if name in ('attention_backend','architecture','device_name') else _number(g), rank, n)
@@ -180,7 +198,7 @@ def _command(s, line, i, lit, rule, rank, n):
     if c.model: s.words['model'] = c.model
 
 # %% ../nbs/50_logs.ipynb #c011
-_ROOTS = ('Model loading took', 'weight', 'KV cache size', 'KV cache mem', 'in KV cache', 'KV Cache is', 'kv cache', 'kv_cache', 'CUDA graph', 'CUDAGraph', 'memory', 'Error', 'took ', 'Using ', ' blocks', 'Maximum concurrency', 'max_model_len', 'args: ', 'profiling', 'Graph captur', 'LLM engine', 'AOT comp', 'compiled graph', 'Capturing', 'initial')
+_ROOTS = ('Model loading took', 'weight', 'KV cache size', 'KV cache mem', 'in KV cache', 'KV Cache is', 'kv cache', 'kv_cache', 'CUDA graph', 'CUDAGraph', 'memory', 'Error', 'took ', 'Using ', ' blocks', 'Maximum concurrency', 'max_model_len', 'args: ', 'profiling', 'Graph captur', 'FlashInfer', 'Falling back', 'top-k sampling', 'eager mode', 'graph capture', 'LLM engine', 'AOT comp', 'compiled graph', 'Capturing', 'initial')
 _RULES = ([(lit,_after,(re.compile(pat),names.split())) for lit,pat,names in AFTER+FACTS] + [(lit,_before,name) for lit,name in BEFORE] + [(lit,_mark,m) for lit,m in MARKS] + [(lit,_said,w) for lit,w in WORDS.items()]
           + [(lit,_failure,(code,hint)) for lit,code,hint in REFUSALS] + [('Error: ',_failure,('exception','')), ('Exception: ',_failure,('exception',''))]
           + [('non-default args: ',_arguments,None), ('args: Namespace(',_arguments,None), ('LLM engine (v',_config,None), ('API server version ',_word_after,'version'), ('█  version ',_word_after,'version'), ('█  model   ',_word_after,'model'),
@@ -204,6 +222,7 @@ def _worth(piece):
 
 def _read_line(s, line, anchors, rank, n):
     "Hold one line against the rows that its anchors point at"
+    if rank.startswith(('APIServer','ApiServer')): s.words['served'] = True
     for a in anchors:
         for lit,do,rule in _BY_ANCHOR[a]:
             i = line.find(lit)
@@ -273,7 +292,7 @@ def _observed(s, lines, starts):
     n = sum(s.graphs.values()) or got.get('num_graphs')
     errors = [e for e in s.errors.values() if e.code not in ('engine-died','exception')] or list(s.errors.values())
     known = {f.name for f in fields(Observed)}
-    o = Observed(**{k:v for k,v in got.items() if k in known}, **{k:v for k,v in s.words.items() if k in ('core','estimate_applied','compiled','ready','served')}, version=version, version_inferred=guess, ranks=ranks, contradictions=clashes,
+    o = Observed(**{k:v for k,v in got.items() if k in known}, **{k:v for k,v in s.words.items() if k in ('core','estimate_applied','compiled','ready','served','sampler','graphs_off')}, graphs=tuple((k,v,s.largest.get(k,0)) for k,v in sorted(s.graphs.items())), version=version, version_inferred=guess, ranks=ranks, contradictions=clashes,
                  model=_text(s.settings.get('model') or s.settings.get('model_tag') or s.resolved.get('model') or s.words.get('model')), settings=tuple(settings.items()), resolved=tuple(s.resolved.items()), env=s.env, errors=tuple(errors), lines=lines, starts=starts)
     o = replace(o, num_graphs=n) if n else o
     return replace(o, missing=_missing(o), notes=_notes(o))
@@ -297,16 +316,17 @@ _TORN = re.compile(r'(?=\((?:Worker|VllmWorker|RayWorker|EngineCore|APIServer)[^
 
 def _maybe_next(current, opener):
     "A second beginning by the same process, after it got somewhere, is another start"
-    again = opener in current.openers and (current.errors or current.words.get('ready') or any(f in ('weights_gib','kv_cache_gib','kv_tokens','load_seconds','num_gpu_blocks') for f,_ in current.seen))
-    fresh,done = (_Start(),current) if opener and again else (current,None)
-    if opener: fresh.openers.add(opener)
+    if not opener: return current,None
+    fresh,done = (_Start(),current) if opener in current.openers and current.got else (current,None)
+    fresh.openers.add(opener)
     return fresh,done
 
 def _segments(stream):
     "The starts of a log, newest last (64 at most), with counts and its head"
-    kept,current,lines,starts,head = deque(maxlen=64), _Start(), 0, 1, ''
+    kept,current,lines,starts,head,widths = deque(maxlen=64), _Start(), 0, 1, '', ()
     for piece in pieces(stream):
-        head = head or piece[:65536]
+        if not head: head,widths = piece[:65536],widths_of(piece)
+        if widths: piece = rejoined(piece, widths)
         piece,marks = _worth(piece)
         at = 0
         for a,b,anchors in marks:
@@ -314,14 +334,13 @@ def _segments(stream):
             text = piece[a:b]
             for part in (text.split('\r')[-400:] if '\r' in text else (text,)):
                 whole = unwrap(part)
-                if whole is not part: anchors = _ANCHORS
+                if whole is not part: anchors = [a for a in _ANCHORS if a in whole]
                 if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = ANSI.sub('', whole)
                 for line in (_TORN.split(whole) if whole.count(" pid=")>1 else (whole,)):
-                    rank = writer(line[:400]) if 'pid=' in line else ''
-                    if rank.startswith(('APIServer','ApiServer')): current.words['served'] = True
-                    current,new = _maybe_next(current, _opens(line, rank) if 'ersion' in line or 'engine (v' in line else '')
-                    if new: kept.append(new); starts += 1
-                    _read_line(current, line, anchors, rank, lines+1)
+                    if 'ersion' in line or 'engine (v' in line:
+                        current,new = _maybe_next(current, _opens(line, writer(line[:400])))
+                        if new: kept.append(new); starts += 1
+                    current.hold(line, anchors, lines+1)
         lines += piece.count('\n', at)
     return (*kept,current), lines, starts, head
 
@@ -334,7 +353,7 @@ def parse_log(
     try: found,lines,starts,head = _segments(stream)
     finally:
         if stream is not source and stream is not sys.stdin and hasattr(stream,'close'): stream.close() if not hasattr(source,'read') else stream.detach()
-    full = [s for s in found if not s.empty()]
+    full = [s for s in found if not s.settle().empty()]
     if not full or not any(s.seen or s.settings or s.resolved or 'version' in s.words or any(c!='exception' for c,_ in s.errors) for s in full): raise ValueError(stranger(head, lines, name))
     if not -len(full)<=start<len(full): raise ValueError(f'start is {start} but the log holds {len(full)} starts; give 0 to {len(full)-1}, or -1 for the last')
     return _observed(full[start], lines, starts)

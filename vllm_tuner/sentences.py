@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['NUMBER', 'COUNT', 'UNIT', 'AFTER', 'BEFORE', 'FACTS', 'MARKS', 'COLD', 'WARM', 'WORDS', 'REFUSALS']
+__all__ = ['NUMBER', 'COUNT', 'UNIT', 'AFTER', 'BEFORE', 'FACTS', 'MARKS', 'COLD', 'WARM', 'NATIVE', 'NO_GRAPHS', 'WORDS',
+           'REFUSALS']
 
 # %% ../nbs/49a_sentences.ipynb #c005
 NUMBER,COUNT = r'(-?\d[\d,]{0,15}(?:\.\d{1,9})?)', r'(\d[\d,]{0,18})'
@@ -27,7 +28,7 @@ AFTER = (  # literal; what follows it; the fields that the groups fill
     ('Free memory on device ', r'(?:\w+:?\d* )?\('+NUMBER+'/'+NUMBER+r' GiB\)(?: on startup is less than desired GPU memory utilization \('+NUMBER+', '+NUMBER+r' GiB\))?', 'free_gib total_gib utilization requested_gib'),
     ('GPU memory utilization is (', NUMBER+', '+NUMBER+r' GiB\)', 'utilization requested_gib'),
     ('Initial free memory', r':? '+NUMBER+' GiB', 'free_gib'),
-    ('CUDA graph memory: ', NUMBER+UNIT, 'cuda_graph_estimate_gib'), ('CUDA graph memory: ', r'((?:[A-Z_]+=\d+ \(largest=\d+\)(?:, )?){1,4})', 'graphs'),
+    ('CUDA graph memory: ', NUMBER+UNIT, 'cuda_graph_estimate_gib'), ('CUDA graph memory: ', r'((?:[A-Z_]{4,24}=\d{1,4} \(largest=\d{1,6}\)(?:, )?){1,4})', 'graphs'),
     ('CUDA graph pool memory: ', NUMBER+r' GiB \(actual\)(?:,| /) '+NUMBER+r' GiB \(estimated\)', 'cuda_graph_gib cuda_graph_estimate_gib'),
     ('The current --gpu-memory-utilization=', NUMBER+r' is equivalent to (?:--gpu-memory-utilization=)?'+NUMBER+' without', 'utilization utilization_without_graphs'),
     ('Graph capturing ', r'(?:finished in )?(\d+) s\w{0,6}(?:, took '+NUMBER+UNIT+')?', 'graph_seconds cuda_graph_gib'),
@@ -54,7 +55,9 @@ MARKS = (('Model loading took',(0,8,0)), ('Actual usage is ',(0,10,2)), (' GiB m
           ('for consumed memory (weights',(0,27,0)), (' tokens, Maximum concurrency',(0,28,0)), ('the current vLLM instance can use',(0,6,5)), ('Memory profiling results: total',(0,6,4)), ('Loading model weights took',(0,6,0)))
 
 COLD,WARM = ('Compiling a graph', 'saved AOT compiled function'), ('Directly load the compiled graph', 'Directly load AOT compilation')
-WORDS = {**{k:('compiled','cold') for k in COLD}, **{k:('compiled','warm') for k in WARM}, 'CUDA graph memory profiling is enabled':('estimate_applied',True), 'CUDA graph memory profiling will be enabled by default':('estimate_applied',False),
+NATIVE = ('Falling back to the PyTorch-native', 'top-p & top-k sampling sampler is disabled', 'FlashInfer top-p/top-k sampling is available but disabled', 'FlashInfer top-p/top-k sampling disabled', 'FlashInfer top-p/top-k sampling not supported', 'FlashInfer top-p/top-k sampling unavailable')  # v1/sample/ops/topk_topp_sampler.py, 0.8.5 to 0.33
+NO_GRAPHS = ('Skipping CUDA graph capture', 'Cudagraph is disabled under eager mode')
+WORDS = {**{k:('compiled','cold') for k in COLD}, **{k:('compiled','warm') for k in WARM}, 'Using FlashInfer for top-p & top-k sampling':('sampler','flashinfer'), **{k:('sampler','native') for k in NATIVE}, **{k:('graphs_off',True) for k in NO_GRAPHS}, 'CUDA graph memory profiling is enabled':('estimate_applied',True), 'CUDA graph memory profiling will be enabled by default':('estimate_applied',False),
           'Application startup complete':('ready',True), 'Starting vLLM server on':('served',True), 'Starting vLLM API server':('served',True), 'API server version':('served',True), 'api_server.py':('served',True), 'Using AsyncLLMEngine':('core','v0'), 'Initializing a V0 LLM engine':('core','v0'), 'Initializing an LLM engine':('core','v0'), 'Initializing a V1 LLM engine':('core','v1'),
           'the current vLLM instance can use':('core','v0'), '# CPU blocks:':('core','v0'), 'Memory profiling results:':('core','v0'), 'KV cache size:':('core','v1'), 'Available KV cache memory':('core','v1')}
 
