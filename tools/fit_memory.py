@@ -8,39 +8,13 @@ models left out, prints the scores, and with `--write` replaces `vllm_tuner/data
 from __future__ import annotations
 import argparse, json, os, re, statistics, sys
 from collections import defaultdict
-from dataclasses import fields, replace
 from pathlib import Path
 os.environ['HF_HUB_OFFLINE'] = '1'  # names that the catalogue lacks are skipped, not asked for one by one
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-from startup_records import known_as, quantised, read
-from vllm_tuner.devices import device
-from vllm_tuner.engine import Engine
-from vllm_tuner.models import arch, catalogue
-from vllm_tuner.quant import quant
+from startup_records import read, shape, subject
 from vllm_tuner import cuda_graphs, forward, memory as ledger, non_torch, passes, profiler, weights
 from vllm_tuner.units import GiB
-
-FIELDS = {f.name for f in fields(Engine)}
-
-def shape(r:dict)->tuple[str,dict|None]: # catalogue id, a `quantization_config` that replaces its own
-    "Which checkpoint of the catalogue a record ran"
-    try: return arch(r['model']).name, quantised(r['model'], r['quantization'], True) if r['quantization'] and arch(r['model']).quant is None else None
-    except ValueError:
-        name = known_as(r['model'], set(catalogue()))
-        if not name: raise ValueError(f"{r['model']} is not in the catalogue") from None
-        return name, quantised(r['model'], r['quantization'], arch(name).quant is None)
-
-def subject(r:dict): # arch, device, engine
-    "The nouns of a record; `ValueError` where the catalogue lacks them"
-    if not r['model'] or not r['gpu']: raise ValueError('the source names no '+('model' if not r['model'] else 'card'))
-    name,q = shape(r)
-    a = replace(arch(name), quant=quant(q)) if q else arch(name)
-    try: d = device(r['gpu'], r['total_gib']) if r['total_gib'] else device(r['gpu'])
-    except ValueError:
-        if not r['total_gib']: raise
-        d = device(r['total_gib'])  # a card that the catalogue lacks, by its memory
-    return a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS})
 
 # --- robust non-negative least squares, few unknowns ---
 def fit(rows:list, names:list[str], start:dict, rounds:int=60, huber:float=.15)->dict:
@@ -225,7 +199,7 @@ def distil(left_out, bad)->dict:
     for r,a,d,e,m in left_out:
         name,q = shape(r)
         rows.append({'id':r['id'].removeprefix('v019-'), 'source':r['source'], 'model':r['model'], 'arch':name, **({'quant':q} if q else {}), 'gpu':r['gpu'] if not (r['total_gib'] and d.assumed) else r['total_gib'], 'total_gib':r['total_gib'], 'engine':r['engine'],
-                     'marks':r['marks'], 'version_from':r['version_from'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
+                     'marks':r['marks'], **({'graphs':r['graphs']} if r.get('graphs') else {}), 'version_from':r['version_from'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
     return {'what':'public vLLM start-ups: the flags as far as each source states them, what vLLM printed (GiB, tokens, blocks), and the prediction of coefficients fitted without the model family; made by tools/fit_memory.py', 'records':rows,
             'not_scored':[{'id':i,'model':n,'why':why} for i,n,why in bad]}
 

@@ -5,7 +5,17 @@ that the source quotes; what remains open stays open, so that `Engine.resolve` f
 """
 from __future__ import annotations
 import json, re, sys
+from dataclasses import fields, replace
 from pathlib import Path
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
+from vllm_tuner.devices import device
+from vllm_tuner.engine import Engine
+from vllm_tuner.inference import implied
+from vllm_tuner.logs import Observed
+from vllm_tuner.models import PRECISIONS, arch, catalogue
+from vllm_tuner.quant import quant
+
+FIELDS = {f.name for f in fields(Engine)}
 
 RELEASED = (('2024-06','0.5.1'),('2024-09','0.6.1'),('2024-10','0.6.3'),('2024-11','0.6.4'),('2024-12','0.6.5'),('2025-01','0.7.0'),('2025-02','0.7.3'),('2025-03','0.8.2'),('2025-04','0.8.5'),
             ('2025-05','0.9.0'),('2025-06','0.9.1'),('2025-07','0.10.0'),('2025-08','0.10.1'),('2025-09','0.10.2'),('2025-10','0.11.0'),('2025-11','0.11.2'),('2025-12','0.13.0'),('2026-01','0.14.1'),
@@ -22,6 +32,7 @@ def version(r:dict)->tuple[str,str]: # release, how it is known: 'stated', 'prin
     "The release that a record ran"
     m = re.search(r'0\.\d{1,2}(?:\.\d{1,2})?', r['vllm_version'] or '')
     if m and not re.match(r'0\.1\.dev', r['vllm_version']): return (m[0] if m[0].count('.')==2 else m[0]+'.0'), 'stated'
+    if m:=re.search(r'\babout v?(0\.\d{1,2}\.\d{1,2})', r['notes'] or ''): return m[1], 'stated'
     text = f"{r['evidence'] or ''} {r['error_text'] or ''}"
     low,high = (0,1,0),(0,99,0)
     for pattern,(a,b) in PRINTED:
@@ -87,7 +98,21 @@ def _sizes(s):
     m = re.match(r'\[([\d,\s]+)\]', s)
     return {'cudagraph_capture_sizes': sorted(int(x) for x in m[1].split(','))} if m else {}
 
-ELSEWHERE = (('kaitakuai/experiments', 'max_num_batched_tokens', 32768),)  # what a source says once for all its runs: its image compiles for 1 to 32,768 tokens without being asked (2026-04/kimi-k25-int4-8xh200/README.md)
+ELSEWHERE = (  # what a source says beside the quoted lines: where, which records, field, value
+    (r'kaitakuai/experiments', r'', 'max_num_batched_tokens', 32768),   # the image compiles for 1 to 32,768 tokens without being asked (2026-04/kimi-k25-int4-8xh200/README.md)
+    (r'dennislee22/vLLM-benchmarking', r'A100 80GB', 'env', {'VLLM_USE_FLASHINFER_SAMPLER':'1'}),   # the logs: "Using FlashInfer for top-p & top-k sampling."
+    (r'dennislee22/vLLM-benchmarking', r'A100 40GB', 'env', {'VLLM_USE_FLASHINFER_SAMPLER':'0'}))   # the log: "FlashInfer is not available."
+
+WARM = {'vllmlog-0238','vllmlog-0184'}                                  # restarts of a command whose first start the same source shows with a smaller pool (0239, 0185)
+COLD = {'vllmlog-0185','vllmlog-0239','vllmlog-0241','vllmlog-0242'}   # those first starts
+
+def compiled(r:dict)->dict: # Engine fields
+    "Whether the compile cache was warm, where a source tells"
+    if r['id'] in WARM|COLD: return {'compile_cache':'warm' if r['id'] in WARM else 'cold'}
+    notes,text = r['notes'] or '', r['evidence'] or ''
+    if re.search(r'Directly load|warm (?:start|restart|boot)', f'{text} {notes}'): return {'compile_cache':'warm'}
+    if re.search(r'Compiling a graph|\bcold\b (?:versus|compile|start)|cold cache', f'{text} {notes}'): return {'compile_cache':'cold'}
+    return {}
 
 def engine(r:dict)->dict: # Engine fields
     "The engine of a record, as far as its source states it"
@@ -102,16 +127,32 @@ def engine(r:dict)->dict: # Engine fields
     mode = re.match(r'[A-Z_]+', r.get('cudagraph_mode') or '')
     if mode: e['cudagraph_mode'] = mode[0]
     e |= _sizes(r.get('cudagraph_capture_sizes')) | _speculative(r.get('speculative')) | flags(r['extra_flags']) | _words(r)
-    for source,field,value in ELSEWHERE:
-        if source in r['source_url']: e.setdefault(field, value)
-    return e
+    for source,card,field,value in ELSEWHERE:
+        if not (re.search(source, r['source_url']) and re.search(card, r['gpu_name'] or '')): continue
+        if field=='env': e['env'] = {**value, **e.get('env',{})}
+        else: e.setdefault(field, value)
+    return e | compiled(r)
+
+UNNAMED = re.compile(r'not named|\bclass\b|^\d+ GB card')
+CLASS = re.compile(r'(\d{1,3}) ?GB[ -](?:class|card)\b(?! by (?:arithmetic|the sum))')
 
 def gpu(r:dict)->tuple[str|float|None,float|None]: # name for `device`, GiB that the driver reports where logged
-    "The card of a record"
+    "The card of a record; a class of memory that the source got by adding up the cache is no card"
     name,total = r['gpu_name'],r['gpu_total_gib_if_logged']
-    if not name or re.search(r'not named|class\b', name): return (total or None), total
-    if name=='A100': name = 'A100-80GB'
-    return re.sub(r'\s*\(.*\)', '', name).strip(), total
+    if name and not UNNAMED.search(name):
+        if name=='A100': name = 'A100-80GB'
+        return re.sub(r'\s*\(.*\)', '', name).strip(), total
+    said = CLASS.search(name or '') or CLASS.search(r['notes'] or '')
+    maker = 'AMD ' if re.search(r'\bAMD\b|Radeon|ROCm', f"{name} {r['notes']}") else ''
+    return total or (f'{maker}{said[1]} GB' if said else None), total
+
+def graphs(r:dict)->list: # (mode, graphs, largest batch or 0)
+    "Graphs of each kind as a source prints them"
+    text = r['evidence'] or ''
+    big = re.findall(r'\b(PIECEWISE|FULL)=(\d+) \(largest=(\d+)\)', text)
+    if big: return [[m,int(n),int(top)] for m,n,top in big]
+    done = dict(re.findall(r'\b(PIECEWISE|FULL)(?: decode)?[ =](\d+)(?:/\2)?\b', text)) or dict(zip(('PIECEWISE','FULL'), next(iter(re.findall(r'(\d+) (?:piecewise|\(mixed\))(?: \+ | / )(\d+) (?:full|\(decode\))', text)), ())))
+    return [[m,int(n),0] for m,n in done.items()]
 
 def from_corpus(r:dict)->dict: # our schema
     "A record of the public corpus"
@@ -122,13 +163,14 @@ def from_corpus(r:dict)->dict: # our schema
                            ('failed',r'^$'),('override',r'num-gpu-blocks-override'),('dummy',r'load-format dummy'),('cold',r'cold')) if p!='^$' and re.search(p, text)]
     if r['tp'] is None: marks.append('tp_unknown')
     if r['gpu_memory_utilization'] is None: marks.append('util_default')
-    if not r['gpu_name'] or re.search(r'not named|class\b', r['gpu_name']): marks.append('gpu_unnamed')
+    if not r['gpu_name'] or UNNAMED.search(r['gpu_name']): marks.append('gpu_unnamed')
+    if re.search(r'does not agree|so the other rank binds|author reading|still releasing VRAM', r['notes'] or ''): marks.append('doubtful')  # the source itself says that the figure is not this start's pool
     if 'max_num_batched_tokens' not in engine(r): marks.append('T_default')
     if r['max_num_seqs'] is None: marks.append('S_default')
     measured = {k:x for k,x in r['measured'].items() if x is not None and k.endswith(('_gib','_tokens','_blocks','_graphs','_concurrency'))}
     if m:=re.search(r'consumed_gib=([\d.]+)', r['notes'] or ''): measured['consumed_gib'] = float(m[1])
     if m:=re.search(r'([\d.]+) GiB for consumed', r['evidence'] or ''): measured['consumed_gib'] = float(m[1])
-    return {'id':r['id'], 'source':r['source_url'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':card, 'total_gib':total, 'engine':engine(r), 'version_from':how, 'marks':marks, 'measured':measured}
+    return {'id':r['id'], 'source':r['source_url'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':card, 'total_gib':total, 'engine':engine(r), 'version_from':how, 'marks':marks, 'graphs':graphs(r), 'measured':measured}
 
 def from_h100(r:dict)->dict: # our schema
     "A record of the uniform H100 set"
@@ -141,8 +183,9 @@ _TAIL = re.compile(r'[-_. ](?:fp8(?:-dynamic)?|nvfp4|awq(?:-int4|-4bit)?|gptq(?:
 
 def known_as(name:str, catalogue)->str|None: # catalogue id
     "The checkpoint of the catalogue whose shape a name has: itself, or itself without the words for precision"
-    tails = {}
-    for i in catalogue: tails.setdefault(i.lower().split('/')[-1], i)
+    bare = lambda n: re.sub(r'^meta(?=llama)|[^a-z0-9]', '', re.sub(r'^meta-', '', n))   # llama3-8b is Llama-3-8B
+    tails,squeezed = {},{}
+    for i in sorted(catalogue): tails.setdefault(i.lower().split('/')[-1], i); squeezed.setdefault(bare(i.lower().split('/')[-1]), i)
     if name in catalogue: return name
     for part in [re.sub(r'\s*\(.*', '', name), *re.findall(r'\(([^(),]*/[^(),]*)[,)]', name), *re.findall(r'\b((?:Qwen|Llama|DeepSeek|GLM|InternVL|Gemma)[\w.-]+)', name)]:
         key = part.split(' ')[0].lower().split('/')[-1]
@@ -150,34 +193,46 @@ def known_as(name:str, catalogue)->str|None: # catalogue id
             k = key.replace(a,b) if a else key
             while k:
                 for x in (k, k+'-instruct', k+'-it'):
-                    if x in tails: return tails[x]
+                    if x in tails or bare(x) in squeezed: return tails.get(x) or squeezed[bare(x)]
                 cut = _TAIL.sub('', k)
                 if cut==k: break
                 k = cut
     return None
 
+KINDS = (  # words of a name or a source -> what `PRECISIONS` calls it
+    (r'nvfp4', 'nvfp4'), (r'awq', 'awq'), (r'gptq|auto-?_?round', 'gptq-int4'), (r'bitsandbytes|bnb', 'bnb-4bit'), (r'w8a8', 'w8a8'), (r'w8a16|wna16 int8', 'w8a16'), (r'qat.*(?:w4a16|int4)', 'w4a16-g32'), (r'w4a16|int4|wna16', 'w4a16'),
+    (r'fp8.*dynamic|dynamic.*fp8|redhat.*fp8|online.*fp8|fp8.*online', 'fp8-dynamic'), (r'modelopt.*fp8|nvidia/.*fp8', 'fp8-modelopt'), (r'fp8', 'fp8-block'), (r'mxfp4', 'mxfp4'))
+
 def quantised(name:str, stated:str|None, plain:bool)->dict|None: # a `quantization_config`, `None` for the catalogue's own
     "How a re-release is quantised, as its name and its source say"
     t = f'{name} {stated or ""}'.lower()
-    if not plain and not re.search(r'nvfp4|awq|gptq|int4|w4a16|w8a8|int8|bnb|bitsandbytes|gguf', t): return None
-    skip = ['lm_head','re:.*vision.*','re:.*visual.*','re:.*audio.*','re:.*router.*','re:.*\\.gate$']
-    if 'nvfp4' in t: return {'quant_method':'modelopt','quant_algo':'NVFP4','group_size':16,'ignore':['lm_head','*vision*','*visual*','*router*','*.gate','*linear_attn*','*self_attn*' if 'qwen3.' in t else '*audio*']}
-    if 'awq' in t: return {'quant_method':'awq','bits':4,'group_size':128,'zero_point':True,'modules_to_not_convert':['visual','vision']}
-    if 'gptq' in t or 'autoround' in t or 'auto_round' in t: return {'quant_method':'gptq','bits':4,'group_size':128,'sym':True}
-    if 'bitsandbytes' in t or 'bnb' in t: return {'quant_method':'bitsandbytes','load_in_4bit':True,'bnb_4bit_quant_type':'nf4'}
-    if 'gguf' in t: return {'quant_method':'gguf'}
-    weights = lambda bits,kind,strategy,group=None: {'num_bits':bits,'type':kind,'strategy':strategy,'symmetric':True,**({'group_size':group} if group else {})}
-    ct = lambda w,a=None: {'quant_method':'compressed-tensors','format':'pack-quantized','config_groups':{'group_0':{'targets':['Linear'],'weights':w,'input_activations':a}},'ignore':skip}
-    if re.search(r'w8a8', t): return ct(weights(8,'int','channel'), {'num_bits':8,'type':'int','strategy':'token','dynamic':True})
-    if re.search(r'w8a16|wna16 int8', t): return ct(weights(8,'int','channel'))
-    if re.search(r'w4a16|int4|wna16', t): return ct(weights(4,'int','group',32 if 'qat' in t else 128))
-    if re.search(r'fp8', t):
-        if 'dynamic' in t or 'redhat' in t: return ct(weights(8,'float','channel'), {'num_bits':8,'type':'float','strategy':'token','dynamic':True})
-        if 'modelopt' in t or 'nvidia/' in t: return {'quant_method':'modelopt','quant_algo':'FP8','ignore':['lm_head']}
-        if stated=='fp8' or 'online' in t: return {'quant_method':'fp8','activation_scheme':'dynamic','ignored_layers':['lm_head']} if 'qwen' not in t else {'quant_method':'fp8','weight_block_size':[128,128],'activation_scheme':'dynamic','modules_to_not_convert':['lm_head','visual']}
-        return {'quant_method':'fp8','weight_block_size':[128,128],'activation_scheme':'dynamic','modules_to_not_convert':['lm_head','visual']}
-    if 'mxfp4' in t: return {'quant_method':'mxfp4'}
-    return None
+    if 'gguf' in t: return {'quant_method':'gguf', 'type':next(iter(re.findall(r'q\d_\w{1,3}|iq\d_\w{1,3}|f16', t)), 'q4_k_m').upper()}
+    kind = next((k for words,k in KINDS if re.search(words, t)), None)
+    if kind is None or not plain and 'fp8' in kind: return None
+    config = PRECISIONS[kind]
+    if config['quant_method']=='compressed-tensors': return config | {'ignore':[*config['ignore'],'re:.*linear_attn.*']}  # llm-compressor's recipes for Qwen3-Next and later (examples/quantizing_moe/qwen3_next_example.py)
+    return config
+
+def shape(r:dict)->tuple[str,dict|None]: # catalogue id, a `quantization_config` that replaces its own
+    "Which checkpoint of the catalogue a record ran"
+    try: a = arch(r['model'])
+    except ValueError:
+        name = known_as(r['model'], set(catalogue()))
+        if not name: raise ValueError(f"{r['model']} is not in the catalogue") from None
+        return name, quantised(r['model'], r['quantization'], arch(name).quant is None)
+    return a.name, quantised(r['model'], r['quantization'], True) if r['quantization'] and a.quant is None else None
+
+def subject(r:dict): # arch, device, engine
+    "The nouns of a record with what its printed weights and graphs imply; `ValueError` where the catalogue lacks them"
+    if not r['model'] or not r['gpu']: raise ValueError('the source names no '+('model' if not r['model'] else 'card'))
+    name,q = shape(r)
+    a = replace(arch(name), quant=quant(q)) if q else arch(name)
+    try: d = device(r['gpu'], r['total_gib']) if r['total_gib'] else device(r['gpu'])
+    except ValueError:
+        if not r['total_gib']: raise
+        d = device(r['total_gib'])  # a card that the catalogue lacks, by its memory
+    x = implied(a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS}), Observed(weights_gib=r['measured'].get('weights_gib'), graphs=tuple(map(tuple,r.get('graphs',())))))
+    return x.arch, d, x.engine
 
 def read(folder)->list[dict]:
     "All records of a data folder"

@@ -140,7 +140,7 @@ def explain(
     truth,have = measured(x.observed),predicted(m)
     terms = tuple(Term(k, have[k], *bounds(m,k), truth[k]) for k in LABELS if k in truth)
     t = _worst_term(terms, m.cuda_graph>0)
-    notes = tuple(f'the log contradicts itself: {c}' for c in x.observed.contradictions) + ((f'not in the log: {", ".join(x.observed.missing)}',) if x.observed.missing else ())
+    notes = x.notes + tuple(f'the log contradicts itself: {c}' for c in x.observed.contradictions) + ((f'not in the log: {", ".join(x.observed.missing)}',) if x.observed.missing else ())
     if device is None and not isinstance(observed,Observation) and len(found:=likely_devices(x.observed))>1 and not x.observed.device_name: notes += (f'taken to be a {found[0].name}; {", ".join(d.name for d in found[1:4])} would show the same memory',)
     if t is None: return Explanation(x, terms, '', 'the log holds no figure that the ledger predicts', m, notes)
     size = max(abs(t.gap), 0)

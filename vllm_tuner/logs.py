@@ -39,6 +39,7 @@ class Observed:
     consumed_gib:float|None=None           # weights and non-torch together (0.27 on), GiB
     cuda_graph_estimate_gib:float|None=None # what vLLM thought its graphs would take, GiB
     cuda_graph_gib:float|None=None         # what they took, GiB
+    share_of_graphs:float|None=None        # the estimate as a share of the device, where vLLM says what it is worth
     estimate_applied:bool|None=None        # the estimate was subtracted from the cache
     num_graphs:int|None=None               # graphs captured
     graphs:tuple=()                        # (mode, graphs, largest batch or 0) of each kind of graph
@@ -269,6 +270,7 @@ def _decide(s):
 def _derive(got, words):
     "What follows from printed numbers by vLLM's own arithmetic"
     est = got.get('cuda_graph_estimate_gib')
+    if 'utilization_without_graphs' in got and 'utilization' in got: got['share_of_graphs'] = round(got['utilization']-got['utilization_without_graphs'],6) or None
     if est is None and 'utilization_without_graphs' in got and got.get('total_gib'): est = got['cuda_graph_estimate_gib'] = round((got['utilization']-got['utilization_without_graphs'])*got['total_gib'],2)
     if 'printed_peak_gib' in got and 'activation_gib' not in got:  # from 0.27 on the printed peak holds the estimate of the graphs
         holds = 'consumed_gib' in got and words.get('estimate_applied',True)

@@ -8,7 +8,9 @@ import re
 from dataclasses import dataclass, replace
 from .devices import device as _device
 from .engine import AutotuningParameters
+from .inference import implied
 from .log_flags import device_of, engine_of
+from .layers import ModelArch
 from .logs import Observed, parse_log
 from .models import arch as _arch, catalogue
 from .units import bytes_of, gib
@@ -28,6 +30,7 @@ class Observation:
     engine:object      # `Engine` as the user wrote it
     observed:Observed  # what was printed
     name:str=''        # what to call it
+    notes:tuple[str,...]=()  # what was inferred about model and flags
 
 def model_id(
     path:str, # as a log prints it
@@ -37,8 +40,9 @@ def model_id(
     tail = f'{m[1]}/{m[2]}' if m else '/'.join(path.rstrip('/').split('/')[-2:])
     known = {k.lower():k for k in catalogue()}
     if tail.lower() in known: return known[tail.lower()]
-    same = [k for low,k in known.items() if low.split('/')[-1]==tail.split('/')[-1].lower()]
-    return same[0] if len(same)==1 else tail if m else path
+    last = tail.split('/')[-1]
+    same = [k for low,k in known.items() if low.split('/')[-1]==last.lower()]
+    return same[0] if len(same)==1 else tail if m else last if path.startswith(('/','.','~')) and re.search(r'[A-Za-z].*\d', last) else path
 
 def observation(
     source,        # `Observed`, or what `parse_log` takes
@@ -54,7 +58,10 @@ def observation(
     except ValueError as ex: raise ValueError(f'{ex} (the log names the model {o.model!r}; say which one it is, for instance --model Qwen/Qwen3-8B)' if arch is None else str(ex)) from ex
     d = device_of(o) if device is None else _device(device)
     if device is not None and o.total_gib and abs(gib(d.memory)-o.total_gib)<.06*o.total_gib: d = replace(d, memory=bytes_of(o.total_gib))
-    return Observation(a, d, engine or engine_of(o), o, name or (o.model or 'log').rstrip('/').split('/')[-1])
+    name = name or (o.model or 'log').rstrip('/').split('/')[-1]
+    if engine is not None: return Observation(a, d, engine, o, name)
+    x = implied(a, d, engine_of(o), replace(o, weights_gib=None) if isinstance(arch,ModelArch) else o)  # a shape that the caller made is not questioned
+    return Observation(x.arch, d, x.engine, o, name, x.notes)
 
 # %% ../nbs/51_observations.ipynb #c007
 def observations(
