@@ -46,11 +46,21 @@ def engine_of(
     for k,v in dict(read_settings(_pairs(o).items(), version).flags).items():
         try: Engine(**{k:v}); kept[k] = v
         except (ValueError,TypeError): pass
-    if o.env: kept['env'] = o.env
+    env = dict(o.env)
+    if o.sampler: env.setdefault('VLLM_USE_FLASHINFER_SAMPLER', str(int(o.sampler=='flashinfer')))
+    if env: kept['env'] = tuple(sorted(env.items()))
+    if o.graphs_off and not {'cudagraph_mode','enforce_eager'} & kept.keys(): kept['cudagraph_mode'] = 'NONE'
     if o.compiled: kept['compile_cache'] = o.compiled
     return Engine(**{**kept, **more})
 
 # %% ../nbs/50a_log_flags.ipynb #c007
+def _total(o):
+    "Memory of the device, GiB, and how far off it may be: as printed, or from the budget and the share, or from what the estimate of the graphs is worth as a share"
+    if o.total_gib: return o.total_gib, 0
+    if o.requested_gib and o.utilization: return o.requested_gib/o.utilization, .006/o.requested_gib
+    if o.share_of_graphs and o.cuda_graph_estimate_gib: return o.cuda_graph_estimate_gib/o.share_of_graphs, .005/o.cuda_graph_estimate_gib+.0001/o.share_of_graphs
+    return None, 0
+
 def likely_devices(
     o:Observed, # a log's content
 )->tuple[Device,...]: # best first, none where the log gives no clue
@@ -60,13 +70,14 @@ def likely_devices(
         try: named = device(o.device_name.replace('_',' '))
         except ValueError: named = None
     if named: return (replace(named, memory=bytes_of(o.total_gib)) if o.total_gib else named,)
-    if not o.total_gib: return ()
-    off = lambda d: abs(gib(d.memory)-o.total_gib)/o.total_gib
-    found = sorted((d for d in devices() if off(d)<.02), key=off)
+    total,slack = _total(o)
+    if not total: return ()
+    off = lambda d: abs(gib(d.memory)-total)/total
+    found = sorted((d for d in devices() if off(d)<max(.02,slack)), key=off)
     if o.max_num_batched_tokens and 'max_num_batched_tokens' not in dict(o.settings):
         e = engine_of(o)
         found = [d for d in found if batch_defaults(d.memory, d.name, d.capability, e.usage, e.vllm_version)[0]==o.max_num_batched_tokens] or found
-    return tuple(replace(d, memory=bytes_of(o.total_gib)) for d in found)
+    return tuple(replace(d, memory=bytes_of(total)) if slack<.005 else d for d in found)
 
 def device_of(
     o:Observed, # a log's content
