@@ -30,8 +30,7 @@ def left_out(cases):
     bench = Bench(frozen, PUBLIC.table())
     fit = Fit(bench)
     table = PUBLIC.table()
-    x = np.array([math.log(table.get(k,1.)) for k in fit.keys])-fit.prior
-    x = fit.solve(x, rounds=3)
+    x = fit.solve(fit.start(table), rounds=3)
     out,runs = defaultdict(dict),{f.case.id:f for f in frozen}
     for s in sorted(set(fit.source)):
         mask = fit.source==s
