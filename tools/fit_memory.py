@@ -13,7 +13,8 @@ os.environ['HF_HUB_OFFLINE'] = '1'  # names that the catalogue lacks are skipped
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from startup_records import read, shape, subject
-from vllm_tuner import cuda_graphs, forward, memory as ledger, non_torch, passes, profiler, weights
+from vllm_tuner import cuda_graphs, memory as ledger, non_torch, passes, profiler, weights
+from vllm_tuner.devices import device
 from vllm_tuner.units import GiB
 
 # --- robust non-negative least squares, few unknowns ---
@@ -60,20 +61,22 @@ def graph_rows(subjects, what):
         n = r['measured'].get('num_graphs')
         if y is None or y<0 or not c.graphs or not discrete(d) or {'shared','fork','wsl'}&set(r['marks']): continue
         if n and n!=c.graphs and not (r['engine'].get('enable_lora') and 2*n==c.graphs): continue
-        key = (forward.runner(a,d,R), c, round(y,2))
+        key = (cuda_graphs.generation(a,d,R), c, round(y,2))
         seen[key] += 1; picked.append((key, cuda_graphs.features(c, cuda_graphs.slow_link(d,R)), y*1024))
     for key,x,y in picked: out[key[0]].append((x, y, 1/seen[key]**.7))
     return out
 
-START = {'v0':{'base':30,'piecewise':.12,'full':.19,'experts':.02,'special':.03,'nccl':.06}, 'v1':{'base':300,'piecewise':.12,'full':.2,'experts':.05,'special':.05,'nccl':.06}, 'v2':{'base':120,'piecewise':.03,'full':.05,'experts':.02,'special':.02,'nccl':.06}}
+_V1 = {'base':300,'piecewise':.12,'full':.2,'experts':.05,'special':.05,'nccl':.06}
+_V2 = {'base':120,'piecewise':.03,'full':.05,'experts':.02,'special':.02,'nccl':.06}
+START = {'v0':{'base':30,'piecewise':.12,'full':.19,'experts':.02,'special':.03,'nccl':.06}, 'v1 first':_V1, 'v1':_V1, 'v2 first':_V2, 'v2':_V2}
 
 def fit_graphs(subjects)->dict:
     "Coefficients of both graph figures for each runner, MiB"
     out = {k:{} for k in START}
     for what in ('actual','estimate'):
         rows = graph_rows(subjects, what)
-        for who in START:
-            start = START[who] if what=='actual' or who!='v2' else {k:v if k=='nccl' else 2*v for k,v in START[who].items()}
+        for who in START if what=='actual' else ('v1','v2'):
+            start = START[who] if what=='actual' or not who.startswith('v2') else {k:v if k=='nccl' else 2*v for k,v in START[who].items()}
             out[who][what] = {k:round(v,4) for k,v in (fit(rows[who], [n for n in start if n!='nccl'], start, huber=150) if len(rows[who])>=3 else start).items()}
     return out
 
@@ -109,7 +112,7 @@ def coefficients(subjects, old)->dict:
     return {**old, 'graphs':fit_graphs(subjects), 'non_torch':fit_non_torch(subjects), 'spread':SPREAD}
 
 PROVENANCE = {
-    'graphs': 'MiB; Huber fit on 37 uniform start-ups of vLLM 0.19 on H100 and the public start-ups that print graph memory on discrete NVIDIA cards, repeated runs of one model weighing as one; by model runner (v0, v1, v2); nccl is set, not fitted: 0.12 on L40S, 0.02 on RTX PRO 6000',
+    'graphs': 'MiB; Huber fit on 37 uniform start-ups of vLLM 0.19 on H100 and the public start-ups that print graph memory on discrete NVIDIA cards, repeated runs of one model weighing as one; by model runner (v0, v1, v2), and for releases that record nothing before the recording itself (first); nccl is set, not fitted: 0.12 on L40S, 0.02 on RTX PRO 6000',
     'non_torch': 'GiB; base: median over models of what single ranks printed in each era; link.hopper: median of 0.19 on H100 at tp 2 and 4; link.slow: L40S, A100 without peer access; link.ampere and link.blackwell: from totals of few start-ups, no printed figure, so uncertain',
     'baseline': 'GiB; total minus free at the first snapshot in public logs: 0.3 to 0.5 for one GPU, 1.2 to 2.2 for several',
     'spread': 'share of a term and GiB besides by kind of start-up: set so that residuals of families left out divided by the spread look alike across kinds',
@@ -171,7 +174,7 @@ def score(rows, pick)->dict:
         out[name] = dict(n=len(both), median=q(rel,.5), p90=q(rel,.9), worst=q(rel,1), gib=q(ab,.5), gib90=q(ab,.9))
     return out
 
-CLOUDED = {'fork','rounded','shared','dummy','wsl','cold','override'}
+CLOUDED = {'doubtful','fork','rounded','shared','dummy','wsl','override'}
 SETS = {'H100, 0.19': lambda r,a,d: not r['id'].startswith('vllmlog'),
         'corpus, named NVIDIA cards': lambda r,a,d: r['id'].startswith('vllmlog') and discrete(d) and not {'gpu_unnamed','tp_unknown'}&set(r['marks']) and bool(r['engine'].get('gpu_memory_utilization'))}
 SETS['of them stated in full'] = lambda r,a,d: SETS['corpus, named NVIDIA cards'](r,a,d) and r['version_from']=='stated' and not CLOUDED&set(r['marks'])
@@ -193,12 +196,18 @@ def origin(r:dict, a)->str:
     "What is left out together: everything one author published in one place"
     return re.sub(r'(github.com/[^/]+/[^/]+).*', r'\1', re.sub(r'\s*\(.*', '', r['source']))
 
+def card(r:dict)->str|float: # what `device` takes
+    "The card by its name, or by its memory where the catalogue cannot place the name"
+    try: device(r['gpu'], r['total_gib'])
+    except ValueError: return r['total_gib']
+    return r['gpu']
+
 def distil(left_out, bad)->dict:
     "The scoreboard's records: what was run, what was printed, what coefficients fitted without that family predict (GiB)"
     rows = []
     for r,a,d,e,m in left_out:
         name,q = shape(r)
-        rows.append({'id':r['id'].removeprefix('v019-'), 'source':r['source'], 'model':r['model'], 'arch':name, **({'quant':q} if q else {}), 'gpu':r['gpu'] if not (r['total_gib'] and d.assumed) else r['total_gib'], 'total_gib':r['total_gib'], 'engine':r['engine'],
+        rows.append({'id':r['id'].removeprefix('v019-'), 'source':r['source'], 'model':r['model'], 'arch':name, **({'quant':q} if q else {}), 'gpu':card(r), 'total_gib':r['total_gib'], 'engine':r['engine'],
                      'marks':r['marks'], **({'graphs':r['graphs']} if r.get('graphs') else {}), 'version_from':r['version_from'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
     return {'what':'public vLLM start-ups: the flags as far as each source states them, what vLLM printed (GiB, tokens, blocks), and the prediction of coefficients fitted without the model family; made by tools/fit_memory.py', 'records':rows,
             'not_scored':[{'id':i,'model':n,'why':why} for i,n,why in bad]}

@@ -17,7 +17,7 @@ from .versions import release
 
 # %% auto #0
 __all__ = ['ESTIMATED', 'CHARGED', 'ESTIMATED_V2', 'Captures', 'captures', 'fitted', 'slow_link', 'features', 'Graphs',
-           'estimate_charged', 'graph_bytes', 'padded', 'coverage', 'padding', 'plot_graphs']
+           'generation', 'estimate_charged', 'graph_bytes', 'padded', 'coverage', 'padding', 'plot_graphs']
 
 # %% ../nbs/24_cuda_graphs.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,15 @@ class Graphs:
 
 ESTIMATED,CHARGED,ESTIMATED_V2 = (0,18,0),(0,20,0),(0,29,0)  # gpu_worker.py: the estimate is made, and subtracted; gpu/cudagraph_utils.py: the V2 runner makes one
 
+def generation(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->str:     # key of the fitted coefficients
+    "Who records, and whether the estimate's throw-away capture paid for what only the first capture costs"
+    who,v = runner(arch,device,engine),release(engine.vllm_version)
+    return who if who=='v0' or v>=(ESTIMATED if who=='v1' else ESTIMATED_V2) else f'{who} first'
+
 def estimate_charged(
     engine, # resolved
 )->bool:
@@ -116,10 +125,8 @@ def graph_bytes(
     e = engine.resolve(arch, device)
     c = captures(arch, device, e, pp_rank)
     if not c.graphs: return Graphs(0,0,0,0,0)
-    who = runner(arch,device,e)
-    x,k = features(c, slow_link(device,e)), fitted()['graphs'][who]
-    est,act = _weigh(k['estimate'], x, params), _weigh(k['actual'], x, params)
-    if who=='v2' and release(e.vllm_version)<ESTIMATED_V2: est = 0
+    x,k = features(c, slow_link(device,e)), fitted()['graphs'][generation(arch,device,e)]
+    est,act = _weigh(k['estimate'], x, params) if 'estimate' in k else 0, _weigh(k['actual'], x, params)
     return Graphs(c.piecewise, c.full, est, act, est if estimate_charged(e) else 0)
 
 # %% ../nbs/24_cuda_graphs.ipynb #c020
@@ -159,7 +166,7 @@ def plot_graphs(
     names = {'base':'constant', 'piecewise':'piecewise', 'full':'full', 'experts':'experts', 'special':'latent or linear attention', 'nccl':'NCCL'}
     for y,(arch,gpu,engine) in enumerate(models.values()):
         e = engine.resolve(arch,gpu)
-        k,left = fitted()['graphs'][runner(arch,gpu,e)]['actual'],0.
+        k,left = fitted()['graphs'][generation(arch,gpu,e)]['actual'],0.
         for colour,(name,x) in zip(PALETTE, features(captures(arch,gpu,e), slow_link(gpu,e)).items()):
             ax.barh(y, k[name]*x/1024, left=left, color=colour, label=names[name] if not y else None, height=.6)
             left += k[name]*x/1024
