@@ -92,8 +92,8 @@ def version(r):
 def gpu(r):
     "The device; a power limit lowers the clock of its arithmetic"
     name = re.sub(r'-unspecified', '', r['gpu'])
-    if r['repo_group']=='aurotripathy' and name.startswith('H100'): name = 'H100-PCIe'  # reference/performance.md: behaves like the PCIe card
-    d = device(re.sub(r'-(\d+)GB(-SXM)?$', r' \1GB\2', name) if name not in ('H100-PCIe',) else name)
+    if r['repo_group']=='aurotripathy' and name.startswith('H100'): name = 'H100-NVL'  # two of them read 35 GB of weights in a step of 19.6 ms, more than a PCIe card's memory gives; eight of them exchange like PCIe cards
+    d = device(re.sub(r'-(\d+)GB(-SXM)?$', r' \1GB\2', name) if name!='H100-NVL' else name)
     watts = re.search(r'power limit (\d+) W', r['notes'] or '')
     if watts and d.name=='RTX-3090':
         f = (float(watts[1])/350)**.7       # clocks of the cores; the memory keeps most of its own

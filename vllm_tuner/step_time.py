@@ -10,15 +10,16 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from math import log
+from .engine import attentions, model_backends
 from .kv_specs import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
 from .quant import Layout, Matrix, online, stored
 from .versions import release
 
 # %% auto #0
-__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements',
-           'load', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'staged', 'clock', 'step_time',
-           'plot_roofline']
+__all__ = ['PARTS', 'ROUNDED', 'PUBLIC', 'either', 'Step', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load',
+           'mixer_elements', 'load', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'staged', 'clock',
+           'step_time', 'plot_roofline']
 
 # %% ../nbs/33_step_time.ipynb #c006
 def either(
@@ -137,15 +138,20 @@ class Load:
     looks:tuple[Look,...]     # attention
     state:float               # bytes of recurrent state of one request, all layers
     scan:float                # operations of recurrent layers for one prompt token
+    triton:bool               # attention runs on the Triton kernel, which is slower on prompts
     traffic:float             # bytes that elementwise kernels move for one token
     moe_traffic:float         # the same for routing tokens to experts and back
-    reduces:int               # all-reduces among the tensor-parallel ranks
+    reduces:int               # all-reduces of activations among the tensor-parallel ranks
+    tiny:int                  # all-reduces of a few bytes: variances of a norm over all heads
     exchanges:int             # exchanges of tokens among data-parallel replicas
     message:float             # bytes that a token puts into one of them
+    merges:int                # exchanges among ranks that hold parts of one cache (decode context parallelism)
+    partial:float             # bytes that a decode puts into them: queries out, partial results back
     layers:int                # layers
     moe_layers:int            # of them with experts
     state_layers:int          # of them recurrent
     mla_layers:int            # of them with latent attention, whose projections come in more and smaller kernels
+    helpers:int               # small kernels beyond the usual ones of a layer: quantising activations, norms of heads, shared experts
     head:float                # bytes of the language-model head
     head_elements:float       # its weights
     logits:float              # bytes of one row of logits, in 32 bit
@@ -187,12 +193,12 @@ def _look(m, e, pages=1):
     if isinstance(m,MLA):
         heads,ix = max(1,m.heads//tp), m.indexer
         wide = 2*heads*(2*m.kv_lora_rank+m.qk_rope_head_dim)
-        main = Look(latent_bytes(e.kv_cache_dtype, m.latent, e.dtype)/max(1,m.compress), wide/max(1,m.compress), 2*heads*(m.qk_nope_head_dim+m.qk_rope_head_dim+m.v_head_dim), ix.topk if ix else m.window)
+        main = Look(latent_bytes(e.kv_cache_dtype, m.latent, e.dtype)/max(1,m.compress)/e.decode_context_parallel_size, wide/max(1,m.compress), 2*heads*(m.qk_nope_head_dim+m.qk_rope_head_dim+m.v_head_dim), ix.topk if ix else m.window)
         if not ix: return [main]
         return [main, *([Look(indexer_bytes(ix.head_dim), 2*ix.heads*ix.head_dim, 2*ix.heads*ix.head_dim)] if ix.owns else [])]
     heads,kv = max(1,m.heads//tp), max(1,m.kv_heads//tp)
     flops = 2*heads*(m.head_dim+m.v_dim)
-    return [Look(kv*head_bytes(e.kv_cache_dtype, m.head_dim, m.v_dim, e.dtype), flops, flops, m.window or m.chunk or 0)]
+    return [Look(kv*head_bytes(e.kv_cache_dtype, m.head_dim, m.v_dim, e.dtype)/e.decode_context_parallel_size, flops, flops, m.window or m.chunk or 0)]
 
 def _looks(arch, e):
     "Attention of all layers, those with the same limit added up"
@@ -247,6 +253,22 @@ def _scan(m, tp):
     return 0
 
 # %% ../nbs/33_step_time.ipynb #c023
+def _merging(gs, e):
+    "Exchanges of decode context parallelism, and bytes of a decode in them: every rank of a group sees the queries of all and hands back its part of their results"
+    n,tp = e.decode_context_parallel_size,e.tensor_parallel_size
+    inner = [(g.n,x) for g in gs for x in attentions(g.mixer)] if n>1 else []
+    wide = lambda m: (m.latent+m.kv_lora_rank) if isinstance(m,MLA) else m.head_dim+m.v_dim
+    return 3*sum(k for k,_ in inner), sum(k*2*n*max(1,m.heads//tp)*wide(m) for k,m in inner)   # queries, log-sums, results: vllm 0.24 v1/attention/ops/common.py
+
+ROUNDED = ('fp8','fp8_block','int8','nvfp4')  # families that quantise activations in a kernel of their own
+
+def _helpers(g, attention, dense, routed):
+    "Small kernels of one layer beyond the usual ones"
+    m,f = g.mixer,g.ffn
+    own = 2*(attention in ROUNDED)*(not isinstance(m,NoMixer)) + (m.qk_norm!='' if isinstance(m,Attention) else 0)
+    if isinstance(f,Dense): return own + 2*(dense in ROUNDED)
+    return own + (2*(routed in ROUNDED) + (bool(f.shared)*(3+2*(dense in ROUNDED))) if isinstance(f,MoE) else 0)
+
 @lru_cache(1024)
 def load(
     arch,    # `ModelArch`
@@ -266,12 +288,14 @@ def load(
     states = [g for g in gs if isinstance(g.mixer,(Mamba,LinearAttention))]
     traffic = [(g.n*a,g.n*b) for g in gs for a,b in (_traffic(g,h,tp),)]
     head = _matrix(lh, arch.vocab*h/tp if arch.head else 0, cap)
-    draft = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
+    draft = e.speculative_config.num_speculative_tokens if e.speculative_config and e.speculative_config.method not in ('ngram','suffix') else 0   # those look drafts up
     if draft: dense,head = {k:replace(m, bytes=m.bytes*(1+draft/arch.n_layers)) for k,m in dense.items()},replace(head, bytes=head.bytes*(1+draft))
     return Load(tuple(m for m in dense.values() if m.elements), tuple(_routed(g.ffn,g,h,lx,e,cap) for g in moe), _looks(arch,e),
-                2*sum(g.n*state_bytes(g.mixer,e) for g in states), sum(g.n*_scan(g.mixer,tp) for g in states), sum(a for a,_ in traffic), sum(b for _,b in traffic),
-                sum(g.n*(1-isinstance(g.mixer,NoMixer)+1-isinstance(g.ffn,NoFFN)) for g in gs)+1 if tp>1 else 0, 2*sum(g.n for g in moe) if e.data_parallel_size>1 else 0,
-                2*h, arch.n_layers, sum(g.n for g in moe), sum(g.n for g in states), sum(g.n for g in gs if isinstance(g.mixer,MLA)), head.bytes, head.elements, 4*arch.vocab)
+                2*sum(g.n*state_bytes(g.mixer,e) for g in states), sum(g.n*_scan(g.mixer,tp) for g in states), any(b.name.startswith('TRITON_') and not b.mla for b in model_backends(arch, device, e)), sum(a for a,_ in traffic), sum(b for _,b in traffic),
+                sum(g.n*(1-isinstance(g.mixer,NoMixer)+1-isinstance(g.ffn,NoFFN)) for g in gs)+1 if tp>1 else 0,
+                sum(g.n for g in gs if isinstance(g.mixer,Attention) and g.mixer.qk_norm=='full') if tp>1 else 0, 2*sum(g.n for g in moe) if e.data_parallel_size>1 else 0,
+                2*h, *_merging(gs, e), arch.n_layers, sum(g.n for g in moe), sum(g.n for g in states), sum(g.n for g in gs if isinstance(g.mixer,MLA)),
+                sum(g.n*_helpers(g, *(family(x,cap) for x in (la,lf,lx))) for g in gs), head.bytes, head.elements, 4*arch.vocab)
 
 # %% ../nbs/33_step_time.ipynb #c026
 @lru_cache(1)
@@ -332,6 +356,7 @@ class Clock:
     elementwise:float    # per token
     comm:float           # per step
     comm_token:float     # per token
+    comm_decode:float    # per decode, where ranks hold parts of one cache
     head:float           # per step
     head_row:float       # per row of logits
     sampler:float        # per row of logits
@@ -367,7 +392,7 @@ class Clock:
         for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
         for s,limit in self.attention: at = at + s*(self.extra*p+(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4)))
         rows = n*(1+self.drafts)+(p>0)
-        return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m,
+        return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m+self.comm_decode*n,
                 either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0), self.frontend*n)
 
     def step(self, m, n, ctx, p, pctx, launch):
@@ -420,7 +445,7 @@ def _layers(l, t, d, e, whole):
     a = architecture(d)
     old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
     moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
-    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers)
+    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers+t['helper']*l.helpers)
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
     return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
 
@@ -438,7 +463,7 @@ def clock(
 def _rounds(l, t):
     "How sharply reading and multiplying overlap in the family that holds most weights, and in routed experts"
     main = max(l.dense, key=lambda m: m.elements).family if l.dense else 'bf16'
-    return t['round' if main=='bf16' else 'round_quantised'], t['expert_round']
+    return t['round_quantised' if main in ROUNDED else 'round'], t['expert_round']
 
 def _clock(l, t, d, e):
     "A clock from a load and a table of coefficients"
@@ -449,14 +474,15 @@ def _clock(l, t, d, e):
     peak = lambda f: d.flops(unit(f, d.capability))*old/whole
     kv_eff,mla = min(.97, t['kv']*t.get(f'kv@{architecture(d)}',1.)), t['mla']
     experts = tuple((r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.experts, r.topk, r.ranks, r.replicas, r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))) for r in l.routed)
-    prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)
+    prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)*(t['attention_triton'] if l.triton else 1.)
     latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
     la,lb = _link(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
+    lm,lp = _link(t, d, e.decode_context_parallel_size) if l.merges else (0.,0.)
     launch,kernels = _layers(l, t, d, e, whole)
     return Clock(sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense), experts,
                  tuple((either(k.bytes/(bw*kv_eff), k.decode/(half*mla)), k.limit) for k in l.looks), tuple((k.prefill/prefill, k.limit) for k in l.looks),
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
-                 l.reduces*latency+l.exchanges*la, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
+                 (l.reduces+l.tiny)*latency+l.exchanges*la+l.merges*lm, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.partial*lp/2, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
                  l.logits*t['sampler']/bw, kernels, launch,
                  *_host(t, d, e), t['frontend'], t['tile'], t['skew'], t['extra']*t.get(f'extra@{architecture(d)}',1.), *_rounds(l, t), bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0,
                  e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)
