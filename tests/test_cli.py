@@ -159,6 +159,22 @@ def test_one_measurement_corrects(tmp_path):
     assert shell(f'{line} --measured {tmp_path}/no.json')[0]==2
 
 
+def test_check_names_every_mistake_of_a_file(tmp_path):
+    (f := tmp_path/'v.yaml').write_text('model: Qwen/Qwen3-8B\nno-such-key: 3\ngpu_memory_utilization: 1.5\n')
+    code, d = data(f'vllm-tuner check {f} --gpu H100')
+    assert code==1 and not d['valid'] and ['no-such-key' in x['what'] or 'gpu_memory_utilization' in x['what'] for x in d['findings']]==[True, True]
+    (f := tmp_path/'compose.yaml').write_text('services:\n  a:\n    image: vllm/vllm-openai:v0.10.0\n    command: --model Qwen/Qwen3-8B --swap-space 4\n')
+    code, d = data(f'vllm-tuner check {f} --gpu H100')
+    assert (code, d['vllm_version'])==(0, '0.10.0')                         # the rules of the release that the image names
+    assert data(f'vllm-tuner check {f} --gpu H100 --vllm-version 0.33.0')[0]==1
+
+
+def test_minima_are_limits_too():
+    code, d = data(f'vllm-tuner plan {LLAMA} --gpu L4 --slo context=16k,concurrency=4 --rate 0.2 --input-len 500 --output-len 100')
+    assert code==0 and d['met']
+    assert data(f'vllm-tuner plan {LLAMA} --gpu L4 --slo concurrency=400 --rate 0.2 --input-len 500 --output-len 100')[0]==1
+
+
 def test_names_of_gpus_are_whole(monkeypatch):
     monkeypatch.setenv('COLUMNS', '80')
     assert 'A100-80GB-PCIe' in shell('vllm-tuner gpus a100')[1]

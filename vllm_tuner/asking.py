@@ -45,7 +45,7 @@ OPTIONS = {
             ('--rate',dict(metavar='R',help='requests per second')), ('--users',dict(metavar='N',help='requests in flight at most')),
             ('--requests',dict(metavar='N',help='requests of the run')),
             ('--measured',dict(metavar='FILE',action='append',default=[],help='what `vllm bench serve --save-result --save-detailed` wrote on your machine with the flags given here: corrects the speed; may be repeated'))),
-    'goal':(('--slo',dict(metavar='LIMIT',action='append',default=[],help='a limit in ms such as ttft.p99=500 or tpot=40; may be repeated')),
+    'goal':(('--slo',dict(metavar='LIMIT',action='append',default=[],help='a limit in ms such as ttft.p99=500 or tpot=40, or a minimum: context=32k, concurrency=64, throughput=2000; may be repeated')),
             ('--confidence',dict(metavar='P',default='0.8',help='share of cases in which each limit must hold (0.8)')),
             ('--objective',dict(metavar='NAME',default='score',help='score, throughput, latency, goodput or cost (score)')),
             ('--gpus',dict(metavar='N',help='GPUs of the machine; the layout is chosen too unless -tp and the like say it')),
@@ -189,20 +189,37 @@ def workload(
 
 def _rate(x, name): return real(x, name, 1e-9, 1e9, 'give requests per second')
 
+_LEAST = {'context':'min_context', 'concurrency':'min_concurrency', 'throughput':'min_output_tokens_per_second'} # what has to be there, at least
+
 def limits(a:Ask): # `SLO`
-    "The limits that `--slo` names; `ttft` stands for `ttft_ms`"
+    "The limits that `--slo` names; `ttft` stands for `ttft_ms`, and what is in `_LEAST` is a minimum"
     from vllm_tuner.goals import SLO
     pairs = [w.partition('=') for text in a.get('slo') or () for w in text.split(',')]
     bad = next((''.join(p) for p in pairs if not all(p)), None)
-    if bad is not None: raise ValueError(f'--slo is {bad[:40]!r}; write a limit in milliseconds such as ttft.p99=500 or tpot=40')
+    if bad is not None: raise ValueError(f'--slo is {bad[:40]!r}; write a limit in milliseconds such as ttft.p99=500 or tpot=40, or what there must be at least, such as context=32k')
     full = lambda k: '.'.join([h if (h:=k.split('.')[0]).endswith('_ms') else h+'_ms', *k.split('.')[1:]])
-    return SLO(tuple((full(k.strip()),real(v,f'--slo {k}',1e-6,1e12,'give milliseconds')) for k,_,v in pairs), real(a.get('confidence') or .8,'--confidence',.5,.999,'use 0.5 for the bare prediction'))
+    given = {k.strip():v for k,_,v in pairs}
+    least = {_LEAST[k]:human_int(v,f'--slo {k}') for k,v in given.items() if k in _LEAST}
+    late = tuple((full(k),real(v,f'--slo {k}',1e-6,1e12,'give milliseconds')) for k,v in given.items() if k not in _LEAST)
+    return SLO(late, real(a.get('confidence') or .8,'--confidence',.5,.999,'use 0.5 for the bare prediction'), **least)
 
 # %% ../nbs/57_asking.ipynb #c022
+_IMAGE = re.compile(r'vllm/vllm-openai[\w-]*:v?(\d+\.\d+\.\d+)')
+
+def _release_of(a:Ask, text:str):
+    "The release that a container image names, where nobody said which rules apply"
+    tags = set(_IMAGE.findall(text))
+    if not a.get('vllm_version') and len(tags)==1: a.opt.vllm_version = tags.pop()
+
 def servers(a:Ask)->list: # of `Command`
     "Every server that the words, the file or the command behind ` -- ` describe"
     from vllm_tuner.flags import read_command
     from vllm_tuner.intake import read_config
-    if a.behind is not None: return [with_file(read_command(list(a.behind), a.version), a.version)]
-    if len(a.words)==1 and is_file(a.words[0]) and not a.words[0].endswith('config.json'): return read_config(read_file(a.words[0], 2**20), a.version)
+    if a.behind is not None:
+        _release_of(a, ' '.join(a.behind))
+        return [with_file(read_command(list(a.behind), a.version), a.version)]
+    if len(a.words)==1 and is_file(a.words[0]) and not a.words[0].endswith('config.json'):
+        text = read_file(a.words[0], 2**20)
+        _release_of(a, text)
+        return read_config(text, a.version)
     return [with_file(read_command(['serve',*a.words], a.version), a.version)]

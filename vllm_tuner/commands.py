@@ -117,11 +117,28 @@ def _checked(a:Ask, cmd)->Answer:
     "One server"
     from vllm_tuner.validation import Finding
     if not cmd.model: raise ValueError('the configuration names no model; write it in front of the flags, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
-    s = subject(a, cmd)
-    found = [Finding('error','command-line',p) for p in cmd.problems] + judged(s)
+    bad = [Finding('error','command-line',p) for p in cmd.problems]
+    wrong = _nonsense(a, cmd)
+    if wrong: return _unreadable(a, cmd, bad+[Finding('error','command-line',wrong)])
+    try: s = subject(a, cmd)
+    except ValueError as ex:
+        if not bad: raise
+        return _unreadable(a, cmd, bad+[Finding('error','model',str(ex))])
+    own = judged(s)
+    found = [f for f in bad if not any(f.what in o.what or o.what in f.what for o in own)] + own
     said = 'vLLM refuses to start' if refused(found) else 'vLLM starts'
     block = notes(found,'Findings') if found else Notes('Findings', (('','nothing to complain about',''),))
     return Answer(Page(s.title, (block,), f'vLLM {a.version}: {said}'), dict(**head(s,a), valid=not refused(found), findings=plain(found)), int(refused(found)))
+
+def _nonsense(a:Ask, cmd)->str:
+    "What is wrong with a value, '' if nothing is"
+    try: cmd.engine(vllm_version=a.version)
+    except ValueError as ex: return str(ex)
+    return ''
+
+def _unreadable(a:Ask, cmd, bad)->Answer:
+    "A server whose flags have values that vLLM's parser rejects"
+    return Answer(Page(cmd.model, (notes(bad,'Findings'),), f'vLLM {a.version}: vLLM refuses to start'), dict(model=cmd.model, vllm_version=a.version, valid=False, findings=plain(bad)), 1)
 
 # %% ../nbs/61a_commands.ipynb #c012
 def _matching(names, words, key=str): return [n for n in names if all(w.lower() in key(n).lower() for w in words)]

@@ -173,6 +173,7 @@ def search(
     allow = (allow,) if isinstance(allow,str) else tuple(allow)
     if (bad := [x for x in allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
     slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
+    if arch.max_len and engine.max_model_len is None and slo.min_context>arch.max_len: raise ValueError(f'requests of {slo.min_context:,.0f} tokens are asked for, and the checkpoint states {arch.max_len:,}; ask for less, or set max_model_len if the model may go beyond')
     if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
     good = objective=='goodput'

@@ -33,7 +33,11 @@ class Why:
 
     def __str__(self):
         notches = [f'{n}: {t}' for n,t in (('one notch down',self.lower),('one notch up',self.higher)) if t]
-        return f'{self.flag} {self.value}' + (f' (default {self.default})' if self.default!=self.value else ' (the default)') + f': {self.text}' + ''.join(f'; {n}' for n in notches)
+        return f'{self.flag} {_brief(self.value)}' + (f' (default {_brief(self.default)})' if self.default!=self.value else ' (the default)') + f': {self.text}' + ''.join(f'; {n}' for n in notches)
+
+def _brief(v):
+    "A value; a long list by its ends"
+    return f'({v[0]}, {v[1]}, ... {v[-1]}: {len(v)} sizes)' if isinstance(v,tuple) and len(v)>8 else v
 
 # %% ../nbs/41b_reasons.ipynb #c006
 def _moved(x:float, y:float)->str:
@@ -72,7 +76,8 @@ def reasons(
     own = [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in FLAGS]
     base,out = asked.resolve(c.arch,device),[]
     for k in (*FLAGS,*own):
-        v,d = getattr(c.memory.engine,k),getattr(base,k)
+        v = getattr(c.memory.engine,k)
+        d = v if getattr(c.engine,k) is None else getattr(base,k)  # left alone: vLLM derives it from the others
         if k=='max_cudagraph_capture_size' and (c.engine.cudagraph_capture_sizes or not v): continue
         low,high = _notches(k,c,device,params) if k in FLAGS and getattr(asked,k) is None else (None,None)
         try_ = lambda x: f'{x}: '+(effect(c, again(replace(c.engine,**{k:x}))) or 'nothing changes') if x is not None else ''
@@ -98,7 +103,7 @@ def lean(
     kept = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','enable_expert_parallel','max_model_len')
     for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in kept]:
         d = again(replace(c.engine, **{k:getattr(asked,k)}))
-        if d.prediction and d.excess<=c.excess+(loss if c.excess else 0) and d.score>=c.score*(1-loss): c = d
+        if d.prediction and d.excess<=c.excess*(1+loss) and d.score>=c.score*(1-loss): return lean(d, asked, again, loss)
     return c
 
 _PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
@@ -236,7 +241,8 @@ def cures(
     def starts(*changes):
         arch,card = next((x for x in changes if not isinstance(x,(dict,Device))), c.arch),next((x for x in changes if isinstance(x,Device)), device)
         e = replace(c.engine, **{k:v for x in changes if isinstance(x,dict) for k,v in x.items()})
-        return not candidate(arch, card, e, workload, slo, params, c.replicas).refused
+        d = candidate(arch, card, e, workload, slo, params, c.replicas)
+        return not d.refused and not any(b.name=='context' for b in d.broken)
     for how,text in ways:
         kind = tuple(how) if isinstance(how,dict) else type(how).__name__
         if len(found)<want and kind not in kinds and starts(how): kinds.add(kind); found.append(Change(Fix(how if isinstance(how,dict) else {}), text))
