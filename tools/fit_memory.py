@@ -87,7 +87,6 @@ def fit_non_torch(subjects)->dict:
         if not discrete(d) or {'shared','fork','wsl'}&set(r['marks']): continue
         R,o = e.resolve(a,d),r['measured']
         when,kind = non_torch.era(a,d,R),non_torch.link_kind(d,R)
-        if when=='estimated' and R.cudagraph_mode=='NONE': when = 'v1'
         y = o.get('non_torch_gib')
         if y is None and when=='consumed' and o.get('consumed_gib') and (w := o.get('weights_gib') or a.quant is None and weights.resident_bytes(a,d,R)/GiB):
             p = profiler.profile(a,d,R)

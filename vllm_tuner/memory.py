@@ -93,7 +93,7 @@ def left_open(
     "What the ledger holds, and would not if the questions that the engine leaves open had the other answer"
     env = dict(engine.env)
     fast = '1' if sampler_kind(arch,device,engine)=='sort' and runner(arch,device,engine)=='v1' else '0'
-    other = replace(engine, compile_cache=engine.compile_cache or 'warm', env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
+    other = replace(engine, compile_cache=engine.compile_cache or ('cold' if env.get('VLLM_DISABLE_COMPILE_CACHE')=='1' else 'warm'), env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
     less = ((name, f(arch,device,engine,pp_rank)-f(arch,device,other,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
     return tuple((name,b) for name,b in less if b)
 

@@ -162,5 +162,5 @@ def pinned_bytes(
     engine, # resolved
     pp_rank:int=0, # pipeline stage
 )->int:     # bytes on one rank
-    "The part of the copy that stays reserved and counts as consumed"
-    return compile_bytes(arch,device,engine,pp_rank) if PINNED[0]<=release(engine.vllm_version)<PINNED[1] else 0
+    "The part of the copy that stays reserved and counts as consumed; with adapters it was given back"
+    return compile_bytes(arch,device,engine,pp_rank) if PINNED[0]<=release(engine.vllm_version)<PINNED[1] and not engine.enable_lora else 0
