@@ -19,7 +19,8 @@ from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch
 from vllm_tuner.optimizer import search
 from vllm_tuner.screen import families, table
-from vllm_tuner.sweep import points, sweep
+from vllm_tuner.sweep import sweep
+from vllm_tuner.sweep_rows import points
 from vllm_tuner.workloads import WorkloadProfile
 
 LLAMA = 'meta-llama/Llama-3.1-8B-Instruct'

@@ -44,7 +44,8 @@ def cluster(tmp_path_factory):
 
 
 def test_two_nodes_give_the_rows_of_one(cluster, tmp_path):
-    from vllm_tuner.sweep import points, read_rows, sweep
+    from vllm_tuner.sweep import read_rows, sweep
+    from vllm_tuner.sweep_rows import points
     n = len(list(points(SPEC)))
     far, near = sweep(SPEC, tmp_path/'far.csv', ray=cluster, progress=False), sweep(SPEC, tmp_path/'near.csv', workers=1, progress=False)
     assert far.rows==far.computed==near.rows==n

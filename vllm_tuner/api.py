@@ -170,7 +170,7 @@ def effective_batch(
     workload=None, # `WorkloadProfile`
 )->int: # requests
     "Requests that the cache and `max_num_seqs` admit at once"
-    from vllm_tuner.screen import demand
+    from vllm_tuner.steady_state import demand
     if not m.fits: return 0
     held = m.plan.max_concurrency if workload is None else m.plan.kv_tokens/demand(workload).held
     return min(m.engine.max_num_seqs, int(held))

@@ -10,7 +10,8 @@ import numpy as np
 from .engine import Engine
 from .goals import SLO, Broken, bound, broken
 from .memory import memory
-from .screen import PARAMS, lengths, request_bytes
+from .screen import PARAMS, request_bytes
+from .steady_state import lengths
 from .serving import predict
 from .step_time import PUBLIC, Speed
 from .validation import refusal

@@ -19,7 +19,7 @@ from .models import arch
 from .workloads import from_lengths
 from .serving import simulate, summary
 from .validation import check
-from .optimizer import nondominated
+from .frontier import nondominated
 from .layouts import layouts
 
 # %% auto #0

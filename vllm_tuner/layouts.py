@@ -14,7 +14,8 @@ from .engine import Engine
 from .goals import OBJECTIVES, SLO, per_million, price, scores, slo_of
 from .layers import MLA, MoE
 from .optimizer import ENGINE
-from .screen import PARAMS, lengths
+from .screen import PARAMS
+from .steady_state import lengths
 from .step_time import PUBLIC, Speed
 from .units import ceil_div
 from .validation import attentions, kv_heads

@@ -4,7 +4,6 @@
 
 # %% ../nbs/42_optimizer.ipynb #c002
 from __future__ import annotations
-import math
 from dataclasses import dataclass, replace
 import numpy as np
 from .candidates import Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
@@ -12,14 +11,15 @@ from .engine import Engine
 from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of
 from .memory import memory
 from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
-from .screen import ALLOW, PARAMS, Family, curve, demand, families, lengths, request_bytes, shares, steady, table
+from .screen import ALLOW, PARAMS, Family, families, shares, table
+from .steady_state import lengths
 from .step_time import PUBLIC
 from .units import show_bytes
 from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'Rejected', 'Plan', 'notes', 'search', 'offers', 'Frontier', 'nondominated', 'pareto']
+__all__ = ['ENGINE', 'Rejected', 'Plan', 'notes', 'search', 'load_free', 'startable', 'offers']
 
 # %% ../nbs/42_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
@@ -177,11 +177,11 @@ def search(
     if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
     good = objective=='goodput'
-    if good: workload,simulations = _load_free(workload), min(simulations,6)
+    if good: workload,simulations = load_free(workload), min(simulations,6)
     work = lambda f,e: (heaviest if good else candidate)(f.arch, device, e, workload, slo, params, f.replicas, speed=speed)
     bars = {k.partition('_')[0]:v/1e3 for k,v in slo.limits if k.partition('_')[0] in ('ttft','tpot','itl')} if good else None
     score = lambda *x: scores(objective, workload.target_metric, params, *x)
-    fams,no = _startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
+    fams,no = startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
     screen = lambda fs,coarse=False: [table(f, device, workload, params, 'eager' in allow, bars, coarse, speed) for f in fs]
     fams,worse = _promising(fams, screen, workload, slo, score)
     tabs,no = screen(fams),no+worse
@@ -191,7 +191,7 @@ def search(
     plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed)
     return replace(plan, params=params, speed=speed)
 
-def _load_free(w:WorkloadProfile)->WorkloadProfile:
+def load_free(w:WorkloadProfile)->WorkloadProfile:
     "Lengths without a load"
     return replace(w, requests_per_second=None, max_concurrency=None, num_requests=None)
 
@@ -204,7 +204,7 @@ def _promising(fams, screen, workload, slo, score, keep:int=6):
     order = sorted(range(len(fams)), key=lambda k: -top[k])
     return [fams[k] for k in order[:keep]], [Rejected('another layout or type promises more by the closed form', 1, fams[k].engine) for k in order[keep:]]
 
-def _startable(fams, device):
+def startable(fams, device):
     "Families that vLLM does not refuse outright, and those that it does"
     said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
@@ -244,68 +244,3 @@ def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
         d = again(replace(c.engine, **{k:v}))
         if d.prediction and (d.excess<c.excess or d.score>1.03*c.score and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
     return tuple(out)
-
-# %% ../nbs/42_optimizer.ipynb #c012
-@dataclass(frozen=True, slots=True)
-class Frontier:
-    "Configurations that no other beats in both speed per user and throughput per GPU"
-    points:tuple[Candidate,...]  # from the fastest per user to the fullest
-    users:tuple[int,...]         # requests in flight at each
-    device:object                # `Device`
-
-    def xy(self)->list[tuple[float,float]]: # output tokens per second of one user, of one GPU
-        "Coordinates"
-        return [(1e3/c.prediction.tpot_ms.mean, c.throughput/c.gpus) for c in self.points]
-
-    def plot(self,
-        ax=None,     # axes to draw on
-        label:str='',# for a legend
-    ):
-        "The frontier, each point labelled with its users and layout"
-        from vllm_tuner.style import GREEN, new_axes
-        ax,pts = ax or new_axes(7,4),self.xy()
-        ax.plot(*zip(*pts), 'o-', color=GREEN, label=label or None)
-        for (x,y),c,u in zip(pts,self.points,self.users): ax.annotate(f'{u} users, {_layout(c)}', (x,y), fontsize=7, xytext=(4,4), textcoords='offset points')
-        ax.set(xlabel='output tokens per second of one user', ylabel=f'output tokens per second and {self.device.name}')
-        return ax
-
-def _layout(c:Candidate)->str:
-    "A layout in short"
-    e = c.engine
-    return ' '.join([*(f'{k}{n}' for k,n in (('tp',e.tensor_parallel_size),('pp',e.pipeline_parallel_size),('dp',e.data_parallel_size)) if n>1), *(['ep'] if e.enable_expert_parallel else []), *([f'{c.replicas} replicas'] if c.replicas>1 else [])]) or '1 GPU'
-
-def nondominated(
-    x, y, # arrays, more is better
-)->list[int]: # indices, by falling `x`
-    "Points that no other beats in both"
-    out,top = [],-math.inf
-    for i in sorted(range(len(x)), key=lambda i: (-x[i],-y[i])):
-        if y[i]>top: out.append(i); top = y[i]
-    return out
-
-def pareto(
-    arch,                       # `ModelArch`
-    device,                     # `Device`
-    workload:WorkloadProfile,   # its lengths; loads are varied
-    engine:Engine=ENGINE,       # flags that are set
-    params=PARAMS,              # corrections and bounds
-    gpus:int|None=None,         # GPUs of one machine
-    allow:tuple[str,...]=('layout',), # of `ALLOW`
-    siblings:tuple=(),          # re-releases in fewer bits
-    points:int=8,               # how many to simulate
-)->Frontier:
-    "Speed per user against throughput per GPU"
-    free = _load_free(workload)
-    rows = []
-    for f in _startable(families(arch, device, engine, gpus or engine.world_size*engine.data_parallel_size, allow, siblings), device)[0]:
-        e,m = f.engine.resolve(f.arch, device),memory(f.arch, device, f.engine, params)
-        if not m.fits: continue
-        d = demand(free, 1, e.enable_prefix_caching)
-        loads = np.unique(np.round(np.geomspace(1, min(e.max_num_seqs, max(1,m.kv_cache/request_bytes(f.arch,device,e,d.held))), 12)).astype(int))
-        s = steady(curve(f.arch,device,e,d), replace(d,users=1e9), loads, e.max_num_batched_tokens, loads)
-        rows += [(f,int(n)*f.servers,1/t,r*d.output*f.servers/f.gpus) for n,t,r in zip(loads, s.tpot, s.rate)]
-    best = nondominated([r[2] for r in rows], [r[3] for r in rows])
-    best = [best[round(i)] for i in np.unique(np.round(np.linspace(0,len(best)-1,min(points,len(best)))))] if best else []
-    cs = [(candidate(f.arch, device, f.engine, replace(free,max_concurrency=n), None, params, f.replicas),n) for f,n,_,_ in (rows[i] for i in best)]
-    keep = nondominated(*zip(*[(1/c.prediction.tpot_ms.mean, c.throughput/c.gpus) for c,_ in cs])) if cs else []
-    return Frontier(tuple(cs[i][0] for i in keep), tuple(cs[i][1] for i in keep), device)

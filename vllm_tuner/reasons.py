@@ -11,7 +11,8 @@ from .devices import Device, devices
 from .engine import Engine
 from .goals import LATENCIES, SLO, bound
 from .models import arch as named, catalogue
-from .screen import BUDGETS, PARAMS, SEQS, lengths, margin, request_bytes, shares
+from .screen import PARAMS, SEQS, margin, request_bytes, shares
+from .steady_state import BUDGETS, lengths
 from .units import show_bytes
 from .validation import Fix, check
 from .workloads import WorkloadProfile

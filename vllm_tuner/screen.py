@@ -13,117 +13,14 @@ from .engine import AutotuningParameters, Engine
 from .kv_cache import kv_plan
 from .layers import MoE
 from .memory import Memory, memory, stage_memory
-from .step_time import PUBLIC, Speed, clock
+from .steady_state import BUDGETS, Curve, Demand, Steady, curve, demand, steady
+from .step_time import PUBLIC, Speed
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['BUDGETS', 'ALLOW', 'PARAMS', 'SEQS', 'Demand', 'lengths', 'demand', 'Curve', 'curve', 'Steady', 'steady', 'Family',
-           'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space', 'request_bytes', 'peak',
-           'Table', 'reach', 'table']
-
-# %% ../nbs/41_screen.ipynb #c005
-@dataclass(frozen=True, slots=True)
-class Demand:
-    "A workload as the closed form sees it, for one replica"
-    input:float             # mean prompt, tokens
-    output:float            # mean answer, tokens
-    cached:float            # prompt tokens found in the prefix cache, mean
-    longest:int             # longest request, prompt and answer, tokens
-    rate:float|None=None    # requests per second
-    users:float|None=None   # requests in flight at most
-
-    @property
-    def held(self)->float: # tokens
-        "What a running request keeps in the cache, mean over its life"
-        return self.input+self.output/2
-
-def lengths(
-    w:WorkloadProfile, # the profile
-)->tuple[float,float,int]: # mean prompt, mean answer, longest request; tokens
-    "Lengths of the requests, those of a recorded trace where there is one"
-    i,o = w.input_length_distribution,w.output_length_distribution
-    if w.trace is None: return i.mean, o.mean, int(max(i)+max(o))
-    r = w.requests()
-    return float(r.input.mean()), float(r.output.mean()), int((r.input+r.output).max())
-
-def demand(
-    w:WorkloadProfile, # the profile
-    replicas:int=1,    # servers that share it
-    caching:bool=True, # prefix caching is on
-)->Demand:
-    "What one of several servers has to do"
-    i,o,longest = lengths(w)
-    cached = min(i-1, max(min(w.prefix_tokens,i-1), w.prefix_hit_rate*i)) if caching else 0.
-    users = w.max_concurrency or (None if w.requests_per_second else w.num_requests or 1024)
-    return Demand(i, o, cached, longest, w.requests_per_second and w.requests_per_second/replicas, users and max(1., users/replicas))
-
-# %% ../nbs/41_screen.ipynb #c009
-BUDGETS = (512,1024,2048,4096,8192,16384,32768)  # `max_num_batched_tokens` of interest
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    "Step times of one engine"
-    batch:np.ndarray    # requests in the batch, ascending
-    decode:np.ndarray   # seconds of a decode step
-    budget:np.ndarray   # `max_num_batched_tokens`, ascending
-    prompt:np.ndarray   # seconds per prompt token at that budget
-    largest:int         # largest captured batch, 0 for none
-    api:float           # seconds that the API adds to the first token
-
-def curve(
-    arch,         # `ModelArch`
-    device,       # `Device`
-    engine,       # resolved
-    d:Demand,     # whose lengths count
-    top:int=2048, # largest batch of interest
-    budgets=BUDGETS, # `max_num_batched_tokens` of interest
-    speed:Speed=PUBLIC, # coefficients
-)->Curve:
-    "Sample the step time"
-    c,new = clock(arch, device, engine, speed),max(1.,d.input-d.cached)
-    g = np.unique(np.round(np.geomspace(1, max(2,top), 40)).astype(int))
-    pre = [c.seconds(0, 0., int(b), b*(d.cached+min(new,b)/2))/b for b in budgets]
-    return Curve(g.astype(float), np.array([c.seconds(int(b), b*d.held) for b in g]), np.array(budgets,float), np.array(pre), max(engine.cudagraph_capture_sizes or (0,)), speed.table()['api'])
-
-# %% ../nbs/41_screen.ipynb #c011
-@dataclass(frozen=True, slots=True, eq=False)
-class Steady:
-    "The steady state of many configurations, one array element each"
-    batch:np.ndarray      # requests in the batch
-    cap:np.ndarray        # most that `max_num_seqs` and the cache admit
-    ttft:np.ndarray       # seconds to the first token
-    tpot:np.ndarray       # seconds per token
-    itl:np.ndarray        # seconds of a step that carries a whole budget of prompts: the slow tokens
-    rate:np.ndarray       # finished requests per second
-    coverage:np.ndarray   # share of decode steps within the captured sizes
-    saturated:np.ndarray  # requests arrive faster than they leave
-
-
-def steady(
-    c:Curve,      # step times
-    d:Demand,     # what is asked
-    seqs,         # `max_num_seqs`
-    budget,       # `max_num_batched_tokens`
-    room,         # requests that the cache holds at once
-)->Steady:
-    "Batch, latencies and throughput of every configuration at once"
-    cap = np.maximum(np.minimum(seqs, room), 1e-3)
-    prompt = np.interp(budget, c.budget, c.prompt)*max(1.,d.input-d.cached)
-    step = lambda B: np.interp(B, c.batch, c.decode)
-    token = lambda B: step(B)+B/d.output*prompt
-    limit = np.minimum(cap, d.users) if d.users else cap
-    B = limit if d.rate is None else np.minimum(limit, 1.)
-    for _ in range(0 if d.rate is None else 24): B = np.minimum(limit, np.maximum(1e-3, d.rate*(d.output*token(np.maximum(B,1.)))))
-    tpot = token(np.maximum(B,1.))
-    saturated = np.zeros(np.shape(B),bool) if d.rate is None else d.rate*d.output*tpot>limit*1.001
-    alone = prompt*(1+.5*B*prompt/np.maximum(d.output*tpot,1e-9)) + .5*step(np.maximum(B,1.)) + c.api
-    rate = B/(d.output*tpot + (alone if d.rate is None else 0))
-    rate = rate if d.rate is None else np.minimum(rate, d.rate)
-    wait = np.maximum(0, (d.users or 0)-B)/np.maximum(rate,1e-9) if d.rate is None else np.where(saturated, np.inf, 0.)
-    spread = np.sqrt(np.maximum(B,1.)) if d.rate else 1e-3
-    cover = 1/(1+np.exp(-np.clip(1.7*(c.largest+.5-B)/spread,-40,40))) if c.largest else np.zeros(np.shape(B))
-    return Steady(B, cap, alone+wait, tpot, step(np.maximum(B,1.))+np.minimum(budget,d.input*np.maximum(B,1.))/d.input*prompt, rate, cover, saturated)
+__all__ = ['ALLOW', 'PARAMS', 'SEQS', 'Family', 'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space',
+           'request_bytes', 'peak', 'Table', 'reach', 'table']
 
 # %% ../nbs/41_screen.ipynb #c016
 ALLOW = ('layout','kv_cache_dtype','quantized','eager')

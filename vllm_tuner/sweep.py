@@ -4,141 +4,15 @@
 
 # %% ../nbs/46_sweep.ipynb #c002
 from __future__ import annotations
-import csv, hashlib, json, os, shlex, subprocess, sys, threading
+import csv, json, os, subprocess, sys, threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from queue import Queue
-from .devices import device
-from .engine import Engine
-from .flags import to_env, to_flags
-from .goals import OBJECTIVES, per_million, price, slo_of
-from .models import arch
-from .candidates import candidate
-from .optimizer import search
-from .units import gib
-from .workloads import SYNTHETIC, WorkloadProfile
+from .sweep_rows import COLUMNS, load_sweep, point_id, points, row
 
 # %% auto #0
-__all__ = ['KEYS', 'SHORT', 'LENGTHS', 'COLUMNS', 'points', 'point_id', 'workload_of', 'load_sweep', 'command', 'row',
-           'journal_of', 'read_journal', 'finish', 'read_rows', 'worker', 'local_rows', 'ray_rows', 'Swept', 'sweep']
-
-# %% ../nbs/46_sweep.ipynb #c005
-KEYS = {'models','gpus','workloads','layouts','flags','slo','tune','objective','prices','vllm_version'}  # of a sweep
-SHORT = {'tp':'tensor_parallel_size','pp':'pipeline_parallel_size','dp':'data_parallel_size','dcp':'decode_context_parallel_size','ep':'enable_expert_parallel'}  # in `layouts`
-LENGTHS = ('input_len','output_len','requests_per_second','max_concurrency','num_requests','spread','prefix_tokens','prefix_hit_rate','burstiness','latency_budget_ms','target_metric','name')  # of a workload
-
-def _known(given, allowed, what):
-    "Refuse keys that nobody reads"
-    if not isinstance(given,Mapping): raise ValueError(f'{what} is {str(given)[:40]!r} but must be a mapping of {", ".join(sorted(allowed))}')
-    if (bad := [k for k in given if k not in allowed]):
-        near = get_close_matches(str(bad[0]), allowed, 1)
-        raise ValueError(f'{what} has no key {str(bad[0])[:40]!r}' + (f'; did you mean {near[0]!r}?' if near else f'; it knows {", ".join(sorted(allowed))}'))
-    return dict(given)
-
-def _list(x, what):
-    "One thing or several"
-    out = list(x) if isinstance(x,(list,tuple)) else [x]
-    if not out: raise ValueError(f'{what} is empty; give at least one')
-    return out
-
-def points(
-    spec, # mapping of a sweep
-)->Iterator[dict]: # one mapping per row, JSON throughout
-    "Every combination once, models outermost so that what is computed for one is reused"
-    s = _known(spec, KEYS, 'a sweep')
-    if (lack := [k for k in ('models','gpus','workloads') if not s.get(k)]): raise ValueError(f'a sweep needs {lack[0]!r}: a list of at least one')
-    if s.get('objective','score') not in OBJECTIVES: raise ValueError(f'objective is {str(s["objective"])[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
-    fields = set(Engine.__dataclass_fields__)
-    lay = [{SHORT.get(k,k):v for k,v in _known(x, {*SHORT,*SHORT.values()}, 'a layout').items()} for x in _list(s.get('layouts',[{}]),'layouts')]
-    flags = [_known({str(k).replace('-','_'):v for k,v in x.items()} if isinstance(x,Mapping) else x, fields, 'flags') for x in _list(s.get('flags',[{}]),'flags')]
-    works = [x if isinstance(x,str) else _known(x, LENGTHS, 'a workload') for x in _list(s['workloads'],'workloads')]
-    for w in works: workload_of(json.dumps(w))
-    slo_of(s.get('slo'), WorkloadProfile())
-    common = {k:s[k] for k in ('slo','tune','objective','prices','vllm_version') if s.get(k) is not None}
-    seen = set()
-    for m,g,w,l,f in product(_list(s['models'],'models'), _list(s['gpus'],'gpus'), works, lay, flags):
-        p = {'model':m,'gpu':g,'workload':w,'engine':{**f,**l},**common}
-        if (i:=point_id(p)) not in seen: seen.add(i); yield p
-
-def point_id(p:dict)->str: # 16 hexadecimal digits
-    "The same for the same point, today and tomorrow"
-    return hashlib.sha256(json.dumps(p, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-@lru_cache(256)
-def workload_of(
-    text:str, # JSON: a preset's name or a mapping
-)->WorkloadProfile:
-    "A workload from JSON"
-    w = json.loads(text)
-    if isinstance(w,str):
-        if w not in SYNTHETIC: raise ValueError(f'there is no preset workload {w[:40]!r}; choose one of {", ".join(SYNTHETIC)}, or give input_len and output_len')
-        return WorkloadProfile.create_synthetic(w)
-    if not {'input_len','output_len'}<=set(w): raise ValueError('a workload needs input_len and output_len, both in tokens')
-    return WorkloadProfile.from_lengths(**w)
-
-def load_sweep(
-    path, # YAML or JSON file
-)->dict:
-    "A sweep from a file; tags and other code in YAML are refused by the loader"
-    import yaml
-    try: spec = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except yaml.YAMLError as ex: raise ValueError(f'{path} is no plain YAML: {str(ex)[:200]}') from ex
-    list(points(spec))
-    return spec
-
-# %% ../nbs/46_sweep.ipynb #c009
-COLUMNS = ('id','model','gpu','workload','layout','flags','status','reason','gpus','max_model_len','weights_gib','activation_gib','cuda_graph_gib','non_torch_gib','kv_cache_gib','kv_tokens','concurrency','output_tokens_per_second',
-           'requests_per_second','ttft_p50_ms','ttft_p99_ms','tpot_mean_ms','tpot_p99_ms','e2e_mean_ms','graph_coverage','preemptions','dollars_per_million','command')
-
-def command(
-    model:str,     # id or path
-    engine:Engine, # flags
-)->str:            # for a POSIX shell
-    "The `vllm serve` command, every word quoted"
-    words = ['vllm','serve',*(['--model='+model] if model.startswith('-') else [model]),*to_flags(engine)]
-    return ' '.join([f'{k}={shlex.quote(v)}' for k,v in to_env(engine).items()] + [shlex.quote(x) for x in words])
-
-@lru_cache(256)
-def _arch(text): return arch(json.loads(text))
-
-def _outcome(p:dict)->dict:
-    "A point worked out"
-    a,d,w = _arch(json.dumps(p['model'])),device(p['gpu']),workload_of(json.dumps(p['workload']))
-    e = Engine(**{**p['engine'], **({'vllm_version':p['vllm_version']} if 'vllm_version' in p else {})})
-    slo = slo_of(p.get('slo'), w)
-    if p.get('tune'):
-        plan = search(a, d, w, e, objective=p.get('objective','score'), slo=slo, prices=p.get('prices'), simulations=8, explain=False)
-        c = plan.choice or plan.baseline
-    else: c = candidate(a, d, e, w, slo)
-    return {**_ledger(c), **_figures(c, price(d,p.get('prices'))), 'status':'refused' if c.refused else 'limit missed' if c.broken else 'ok', 'reason':c.refused or '; '.join(map(str,c.broken)),
-            'command':'' if c.refused else command(a.name or str(p['model']), c.engine), 'gpus':c.gpus}
-
-def _ledger(c):
-    "Memory columns"
-    m = c.memory
-    return {} if m is None else {**{f'{k}_gib':round(gib(getattr(m,k)),3) for k in ('weights','activation','cuda_graph','non_torch','kv_cache')}, 'kv_tokens':m.plan.kv_tokens, 'max_model_len':m.plan.max_model_len}
-
-def _figures(c, dollars):
-    "Serving columns"
-    p = c.prediction
-    if p is None: return {}
-    r = lambda x: float(f'{x:.5g}')
-    return {'concurrency':r(c.concurrency), 'output_tokens_per_second':r(c.throughput), 'requests_per_second':r(p.requests_per_second*c.replicas), 'ttft_p50_ms':r(p.ttft_ms.p50), 'ttft_p99_ms':r(p.ttft_ms.p99), 'tpot_mean_ms':r(p.tpot_ms.mean),
-            'tpot_p99_ms':r(p.tpot_ms.p99), 'e2e_mean_ms':r(p.e2e_ms.mean), 'graph_coverage':r(p.graph_coverage), 'preemptions':p.preemptions, 'dollars_per_million':r(per_million(dollars*c.gpus,c.throughput)) if dollars and c.throughput else None}
-
-def row(
-    p:dict, # a point
-)->dict:    # column -> value
-    "One row; an error is a row too"
-    named = lambda x: x if isinstance(x,str) else json.dumps(x, sort_keys=True)
-    lay,flags = ({k:v for k,v in p['engine'].items() if (k in SHORT.values())==own} for own in (True,False))
-    base = {**dict.fromkeys(COLUMNS), 'id':point_id(p), 'model':named(p['model']), 'gpu':named(p['gpu']), 'workload':named(p['workload']), 'layout':json.dumps(lay), 'flags':json.dumps(flags)}
-    try: return {**base, **_outcome(p)}
-    except Exception as ex: return {**base, 'status':'error', 'reason':f'{type(ex).__name__}: {str(ex)[:300]}'}
+__all__ = ['journal_of', 'read_journal', 'finish', 'read_rows', 'worker', 'local_rows', 'ray_rows', 'Swept', 'sweep']
 
 # %% ../nbs/46_sweep.ipynb #c013
 def journal_of(out)->Path:
