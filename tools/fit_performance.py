@@ -100,12 +100,28 @@ def gpu(r):
         d = replace(d, bandwidth=d.bandwidth*f**.35, bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None)   # 'PCIe 3090s'
     return d
 
+def protocol(r):
+    "Flags that a laboratory's public launch scripts set and its table leaves out: InferenceX, benchmarks/*.sh as of the version"
+    if r['repo_group']!='InferenceX-silicon': return {}
+    name,blackwell,v,users = r['model'].lower(),r['gpu'].startswith('B'),release(version(r)),int(r['max_concurrency'])
+    nominal = lambda mean: 1024 if mean<2048 else 8192    # lengths are drawn from 0.8 to 1 of these
+    i,o = nominal(r['workload']['input_len']),nominal(r['workload']['output_len'])
+    fp8,wide = dict(kv_cache_dtype='fp8'),dict(max_num_batched_tokens=8192, max_model_len=i+o+(20 if i+o==2048 else 200))
+    if 'llama' in name: return dict(gpu_memory_utilization=.9, async_scheduling=True, max_num_seqs=users, **fp8, **wide)
+    if 'gpt-oss' in name:
+        out = dict(gpu_memory_utilization=.9, max_num_seqs=512 if blackwell else users, max_cudagraph_capture_size=2048, **wide, **(fp8 if blackwell else {}))
+        return {**out, 'async_scheduling':True, **({'cudagraph_mode':'PIECEWISE'} if v<(0,14) else {})}
+    tuned = dict(max_num_batched_tokens=2*i, max_cudagraph_capture_size=2048 if 'minimax' in name else 8192, **fp8)   # also --stream-interval 20, which leaves the first token alone
+    if 'minimax' in name: return dict(gpu_memory_utilization=.9, max_model_len=i+o+200, **tuned) if blackwell and v>=(0,18) else dict(gpu_memory_utilization=.95, max_model_len=i+o+200, enable_expert_parallel=True)
+    return dict(gpu_memory_utilization=.9 if blackwell else .95, max_model_len=i+o+200, max_num_seqs=users, **(tuned if blackwell else {}))
+
 def engine(r, a, d):
     "The flags: those of the record, then those of its command line"
     kw = dict(vllm_version=version(r), pipeline_parallel_size=r['pp'] or 1, enable_expert_parallel=bool(r['ep']))
     for k in ('max_num_seqs','max_num_batched_tokens','max_model_len'):
         if r[k]: kw[k] = int(r[k])
-    if r['kv_cache_dtype']=='fp8' or r['repo_group']=='InferenceX-silicon' and d.capability[0]==10: kw['kv_cache_dtype'] = 'fp8'
+    kw.update(protocol(r))
+    if r['kv_cache_dtype']=='fp8': kw['kv_cache_dtype'] = 'fp8'
     if r['enforce_eager']: kw['enforce_eager'] = True
     if r['prefix_caching'] is not None: kw['enable_prefix_caching'] = r['prefix_caching']
     elif r['repo_group'].startswith('InferenceX'): kw['enable_prefix_caching'] = False
@@ -143,7 +159,7 @@ def workload(r, replicas):
     if not i or not o: raise ValueError('lengths unknown')
     users = int(r['max_concurrency']) if r['max_concurrency'] else None
     rate = float(r['request_rate']) if re.fullmatch(r'[\d.]+', str(r['request_rate'])) else None
-    n = int(w['num_prompts'] or (min(2000, 60*rate) if rate else 4*users if users else 1000))
+    n = int(w['num_prompts'] or (min(2000, 60*rate) if rate else users if lab=='4x3090' else 4*users if users else 1000))   # 4x3090 asks in waves: slowest answer = users / (requests per second)
     if r['request_rate'] in ('Offline','Server'): n = 2000*replicas
     n = max(1, min(n,5000*replicas)//replicas); users = max(1,users//replicas) if users else None; rate = rate/replicas if rate else None
     rng = np.random.default_rng(0)
@@ -153,7 +169,7 @@ def workload(r, replicas):
     hit = np.zeros(n,int)
     if 'multi-turn' in name: hit = (.85*inp).astype(int)              # later turns find their history
     if name=='sonnet': hit = np.where(np.arange(n)>0, np.minimum(200,inp-1), 0)   # the set's shared prefix
-    if lab=='4x3090': hit = np.where(np.arange(n)>0, np.maximum(0,inp-16), 0)     # one fixed prompt, cached after its first use
+    if lab=='4x3090': hit = inp; inp = inp+16                         # one fixed text behind a chat template, cached by the first of several waves
     return Requests(arrive-arrive[0], inp, out, hit, users)
 
 METRICS = {'tpot':(('mean_tpot_ms','tpot_mean'),('median_tpot_ms','tpot_p50'),('mean_itl_ms','itl_mean'),('median_itl_ms','itl_p50')), 'ttft':(('mean_ttft_ms','ttft_mean'),('median_ttft_ms','ttft_p50')),
@@ -198,6 +214,8 @@ def read(folder):
 
 # ---------------------------------------------------------------- a metric as a function of the coefficients
 
+LATE = ('4x3090',)   # its client sees the second token first: on an idle server its time to first token grows by 2.2 steps, over two formats and three tp sizes
+
 def statistic(run, s, replicas=1):
     "One statistic of a run; ms, or tokens per second"
     if s=='out': return replicas*run.replicas*run.output.sum()/(run.finish.max()-run.arrival.min())
@@ -221,7 +239,7 @@ class Frozen:
 
 def freeze(c, speed):
     "Simulate a case and keep its schedule"
-    shared = 496 if c.lab=='4x3090' else 200 if c.record['workload']['dataset']=='sonnet' else 0
+    shared = 512 if c.lab=='4x3090' else 200 if c.record['workload']['dataset']=='sonnet' else 0
     run = simulate(c.arch, c.device, c.engine, c.requests, speed=speed, shared=shared)
     s = run.steps
     k,d,n,ctx,p,pctx,wait,inv = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9]
@@ -242,16 +260,18 @@ def freeze(c, speed):
     pure = (p==0)|(n==0)
     n = s[:,3]
     raw = {'tpot':k*inv/N2, 'itl':k*n/max(1,(k*n).sum()), 'itlp':np.where(pure,k*n,0)/max(1,(k*n*pure).sum()), 'ttft':k*wait/N, 'out':k, 'e2e':k*(wait+n)/N}
+    if c.lab in LATE: raw['ttft'] = raw['ttft']+raw['tpot']
     raw = {a:add(w) for a,w in raw.items()}
     f = Frozen(c, rows, avg(idx).round().astype(int), {}, {}, {}, {}, run)
     span = run.finish.max()-run.arrival.min(); N_in = float(run.input.mean())
     for _,st,_v in c.measured:
         kind = 'itlp' if st=='itl_p50' else st.split('_')[0]
         w = raw[kind]
-        if not statistic(run, st, c.replicas)>0: raise ValueError(f'{st} undefined')
+        value = statistic(run, st, c.replicas)+(statistic(run, 'tpot_mean') if kind=='ttft' and c.lab in LATE else 0.)
+        if not value>0: raise ValueError(f'{st} undefined')
         f.weights[st] = w
         f.const[st] = (1.,N_in) if kind in ('ttft','e2e') else (0.,0.)
-        f.sim[st] = statistic(run, st, c.replicas)
+        f.sim[st] = value
         if kind=='out': f.scale[st] = (c.replicas*run.replicas*run.output.sum(), span-(w*avg(d/k)).sum())
     return f
 

@@ -8,19 +8,21 @@ from collections import deque
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import heappop, heappush
-from math import ceil, sqrt
+from itertools import groupby
+from math import ceil, lcm, sqrt
 import numpy as np
 from .kv_cache import KVPlan
 from .kv_specs import FULL_KINDS, request_blocks, span_of
 from .step_time import PUBLIC, Clock, Speed, Step, architecture, clock, shipped, step_time
 from .units import ceil_div
+from .versions import at
 from .workloads import Requests, WorkloadProfile, requests
 
 # %% auto #0
-__all__ = ['ACCEPTED', 'SPREAD', 'Pool', 'pool', 'Server', 'turn', 'send', 'need', 'room', 'preempt', 'join', 'leave', 'release',
-           'done', 'fill', 'mixed', 'reap', 'stretch', 'lasts', 'Run', 'simulate', 'Percentiles', 'percentiles',
-           'Prediction', 'summary', 'predict', 'busy', 'spreads', 'goodput', 'Capacity', 'capacity', 'plot_timeline',
-           'plot_saturation']
+__all__ = ['WHOLE_PROMPT', 'ACCEPTED', 'SPREAD', 'Pool', 'pool', 'Server', 'turn', 'send', 'need', 'room', 'preempt', 'join',
+           'leave', 'release', 'done', 'fill', 'mixed', 'reap', 'stretch', 'lasts', 'Run', 'simulate', 'step_tokens',
+           'Percentiles', 'percentiles', 'Prediction', 'summary', 'predict', 'busy', 'spreads', 'goodput', 'Capacity',
+           'capacity', 'plot_timeline', 'plot_saturation']
 
 # %% ../nbs/35_serving.ipynb #c006
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,16 @@ class Pool:
     blocks:int              # blocks that requests can hold
     size:int                # tokens of one block
     growing:int             # block tables that grow with every token
-    caps:tuple=()           # (tokens of a block, blocks at most) of the tables that stop growing
+    caps:tuple=()           # (tokens of a block, blocks at most while decoding, whether a prompt's chunk comes on top) of the tables that stop growing
+    unit:int=1              # tokens by which a prefix in the cache is found
 
     def fixed(self,
-        tokens:int, # final length of a request
-    )->int:         # blocks
+        tokens:int,   # final length of a request
+        shared:int=0, # its first tokens that others hold already
+        chunk:int=0,  # prompt tokens of one step
+    )->int:           # blocks
         "Blocks in the tables that stop growing, at most"
-        return sum(min(cap, ceil_div(tokens,size)) for size,cap in self.caps)
+        return sum(max(1, min(cap+(ceil_div(chunk,size) if wide else 0), ceil_div(tokens,size)-shared//size)) for size,cap,wide in self.caps)
 
     def held(self,
         tokens:int, # cached tokens of a request
@@ -57,14 +62,20 @@ def pool(
     growing = [g for g in plan.groups if g.spec_of(0).kind in FULL_KINDS]
     rest = [g for g in plan.groups if g.spec_of(0).kind not in FULL_KINDS]
     sp = span_of(arch, engine, engine.max_model_len)
-    caps = tuple((max(1,g.block_size) if g.spec_of(0).kind!='mamba' else 1, max(1,request_blocks(g.spec_of(0), sp))) for g in rest)
-    return Pool(max(1,plan.num_blocks-1), growing[0].block_size if growing else plan.block_size or 16, len(growing), caps)
+    caps = tuple(_cap(g.spec_of(0), g.block_size, replace(sp, in_flight=0)) for g in rest)
+    size = growing[0].block_size if growing else plan.block_size or 16
+    return Pool(max(1,plan.num_blocks-1), size, len(growing), caps, lcm(size, *(size for size,_,wide in caps if wide)))
+
+def _cap(s, size, sp):
+    "A table that stops growing: tokens of a block, blocks while decoding, whether a prompt's chunk comes on top"
+    wide = s.kind in ('sliding','window','chunked')
+    return (max(1,size) if s.kind!='mamba' else 1), max(1,request_blocks(s, sp)), wide
 
 # %% ../nbs/35_serving.ipynb #c009
 class Server:
     "The scheduler's state, and what it did"
     __slots__ = ('clock','pool','budget','seats','chunked','delay','users','inp','out','hit','arrive','shared','t','k','n','ctx','used','incoming','queue','partial','live','ends','end','phases','weight',
-                 'serial','gate','first','finish','born','made','preempted','log','left')
+                 'serial','gate','width','whole','ahead','seen','first','finish','born','made','preempted','log','left')
 
     def __init__(self,
         clock:Clock,      # seconds
@@ -74,12 +85,15 @@ class Server:
         chunked:bool=True,# a prompt may take several steps
         delay:float=.003, # seconds from the end of one request to the next of the same user
         shared:int=0,     # first tokens that all prompts share and the cache holds once
-        serial:float=0.,  # seconds between two requests that the API server hands to the engine, at least
+        serial:float=0.,  # seconds of the API server's one event loop for a request
+        width:int=1,      # tokens that a decode takes from the budget: itself and its drafts
+        whole:bool=True,  # a request enters only when its whole prompt fits into the cache
+        ahead:bool=False, # a step is scheduled when the one before starts (asynchronous scheduling), not when it ends
     ):
         self.clock,self.pool,self.budget,self.seats,self.chunked,self.delay,self.shared = clock,pool,budget,seats,chunked,delay,shared
         self.t,self.k,self.n,self.ctx,self.used,self.weight = 0.,0,0,0,pool.held(shared),0.
         self.queue,self.partial,self.live,self.ends,self.phases = deque(),[],{},[],[0]*pool.size
-        self.log,self.preempted,self.serial,self.gate = [],0,serial,-1.
+        self.log,self.preempted,self.serial,self.gate,self.width,self.whole,self.ahead,self.seen = [],0,serial,-1.,width,whole,ahead,0.
 
     def serve(self,
         r:Requests, # in order of arrival
@@ -87,11 +101,11 @@ class Server:
         "Play until the last request is done"
         n = len(r)
         self.inp,self.out,self.hit = r.input.tolist(),r.output.tolist(),r.cached.tolist()
-        self.arrive,times = [0.]*n,r.arrival.tolist()
+        times = r.arrival.tolist(); self.arrive = times[:]
         self.first,self.finish,self.born,self.made,self.end = [0.]*n,[0.]*n,[0]*n,[0]*n,[-1]*n
         now = min(r.users or n, n)
         self.incoming,self.left = deque(),deque(zip(times[now:], range(now,n)))
-        for i in range(now): self.send(times[i], i)
+        for _,together in groupby(range(now), times.__getitem__): self.send(together)
         while self.turn(): pass
         return self
 
@@ -104,23 +118,23 @@ def _method(f):
 @_method
 def turn(self):
     "One step, or a stretch of equal ones; `False` when nothing is left"
-    t,inc = self.t,self.incoming
-    while inc and inc[0][0]<=t:
+    inc = self.incoming
+    while inc and inc[0][0]<=self.seen:
         self.queue.append(inc.popleft()[1])
     calm = not self.n or self.room(1)
-    p,pctx,ready = self.fill() if (self.partial or calm and self.queue) else (0,0.,())
+    p,pctx,ready = self.fill(calm) if self.partial or self.queue else (0,0.,())
     if p: self.mixed(p, pctx, ready)
     elif self.n: self.stretch()
-    elif inc: self.t = inc[0][0]
+    elif inc: self.t = self.seen = max(self.t, inc[0][0])
     else: return False
     return True
 
 @_method
-def send(self, a, i):
-    "A user sends request `i` at `a`; the API server passes requests on one at a time"
-    self.arrive[i] = a
-    self.gate = max(a, self.gate+self.serial)
-    self.incoming.append((self.gate, i))
+def send(self, together):
+    "Users send requests at one instant: they share the API server's event loop in turns, so all reach the engine when the last does"
+    together = list(together)
+    self.gate = max(self.arrive[together[0]], self.gate+self.serial)+self.serial*(len(together)-1)
+    for i in together: self.incoming.append((self.gate, i))
 
 @_method
 def need(self, k):
@@ -142,8 +156,8 @@ def preempt(self):
     "The last request gives its blocks back and waits in front"
     self.preempted += 1
     if self.partial:
-        i,done,goal = self.partial.pop()
-        self.used -= self.pool.held(done)-self.pool.held(min(self.shared,done))+self.pool.fixed(self.inp[i]+self.out[i])
+        i,done,goal,extra = self.partial.pop()
+        self.release(i, done); self.used -= extra
     else:
         i = self.live.popitem()[0]
         made = self.k-self.born[i]
@@ -175,7 +189,7 @@ def leave(self, i, tokens):
 def release(self, i, tokens):
     "Blocks of a request go back to the pool"
     P = self.pool
-    self.used -= P.held(tokens)-P.held(min(self.shared,tokens))+P.fixed(self.inp[i]+self.out[i])
+    self.used -= P.held(tokens)-P.held(min(self.shared,tokens))+P.fixed(self.inp[i]+self.out[i], self.shared)
 
 @_method
 def done(self, i, tokens):
@@ -185,30 +199,34 @@ def done(self, i, tokens):
     self.finish[i] = self.t
     if self.left:
         a,j = self.left.popleft()
-        self.send(max(a, self.t+self.delay), j)
+        self.arrive[j] = max(a, self.t+self.delay)
+        self.send((j,))
 
 # %% ../nbs/35_serving.ipynb #c013
 @_method
-def fill(self):
+def fill(self, calm):
     "Prompt tokens of the next step, their pairs, and the requests whose prompt ends with it"
-    budget,p,pctx,ready,P = self.budget-self.n,0,0.,[],self.pool
-    for entry in self.partial:
-        i,a,goal = entry
+    budget,p,pctx,P = self.budget-self.n*self.width,0,0.,self.pool
+    for entry in self.partial[:]:
+        i,a,goal,_ = entry
         c = min(goal-a, budget)
+        if c<=0: break
         new = P.held(a+c)-P.held(a)
-        if c<=0 or new>P.blocks-self.used: break
+        while new>P.blocks-self.used and entry in self.partial: self.preempt(); calm = False
+        if entry not in self.partial: break
         self.used += new; budget -= c; p += c; pctx += c*(2*a+c+1)/2; entry[1] = a+c
-    while self.queue and budget>0 and self.n+len(self.partial)<self.seats:
+    while calm and self.queue and budget>0 and self.n+len(self.partial)<self.seats:
         i = self.queue[0]
         goal,a = self.inp[i]+self.made[i], self.hit[i]
         c = min(goal-a, budget)
-        new = P.held(goal)-P.held(min(self.shared,goal))+P.fixed(self.inp[i]+self.out[i])
-        if c<goal-a and not self.chunked or new>P.blocks-self.used: break
+        kept = P.fixed(self.inp[i]+self.out[i], self.shared)
+        extra = P.fixed(self.inp[i]+self.out[i], self.shared, c)-kept
+        first,all_ = (P.held(x)-P.held(min(self.shared,x))+kept+extra for x in (a+c,goal))
+        if c<goal-a and not self.chunked or (all_ if self.whole else first)>P.blocks-self.used: break
         self.queue.popleft()
-        self.used += new-P.held(goal)+P.held(a+c)
-        self.partial.append([i,a+c,goal]); budget -= c; p += c; pctx += c*(2*a+c+1)/2
-    if p: ready = [e for e in self.partial if e[1]>=e[2]]
-    return p,pctx,ready
+        self.used += first
+        self.partial.append([i,a+c,goal,extra]); budget -= c; p += c; pctx += c*(2*a+c+1)/2
+    return p,pctx,[e for e in self.partial if e[1]>=e[2]] if p else []
 
 @_method
 def mixed(self, p, pctx, ready):
@@ -217,11 +235,12 @@ def mixed(self, p, pctx, ready):
     d = self.clock.seconds(n, self.ctx, p, pctx)
     self.log.append((self.t, 1, d, n, self.ctx, p, pctx, len(self.queue)+len(self.partial), self.used, self.weight))
     if n: self.used += self.need(1)
+    self.seen = self.t if self.ahead else self.t+d
     self.t += d; self.k += 1; self.ctx += n
     self.reap()
     for e in ready:
         self.partial.remove(e)
-        i = e[0]
+        i = e[0]; self.used -= e[3]
         if not self.made[i]: self.first[i] = self.t
         self.join(i)
 
@@ -243,12 +262,13 @@ def stretch(self):
     if P.growing*n*(k//P.size+1)>free and self.need(k)>free: k = self.lasts(k, free)
     a = self.clock.seconds(n, self.ctx)
     b = self.clock.seconds(n, self.ctx+n*(k-1)) if k>1 else a
-    if self.incoming and not self.queue and n<self.seats: k,b = _until(self.incoming[0][0]-self.t, k, a, b)
+    if self.incoming and not self.queue and n<self.seats: k,b = _until(self.incoming[0][0]-self.t, k, a, b, self.ahead)
     d = k*(a+b)/2
     new = self.need(k)
     self.log.append((self.t, k, d, n, self.ctx+n*(k-1)/2, 0, 0., len(self.queue), self.used+new/2, self.weight))
     self.used += new
     self.t += d; self.k += k; self.ctx += n*k
+    self.seen = self.t-b if self.ahead else self.t
     self.reap()
 
 @_method
@@ -264,13 +284,14 @@ def _until(
     k:int,    # steps until the next event
     a:float,  # seconds of the first
     b:float,  # seconds of the last
-)->tuple[int,float]: # steps until the arrival is noticed, seconds of the last of them
+    ahead:bool=False, # the step after the arrival is scheduled already
+)->tuple[int,float]: # steps until the newcomer can join, seconds of the last of them
     "Cut a stretch at an arrival"
     if dt>=k*(a+b)/2: return k,b
     g = (b-a)/(k-1) if k>1 else 0.
     if g<=a*1e-9: j = ceil(dt/a)
     else: j = ceil((-(a-g/2)+sqrt(max(0.,(a-g/2)**2+2*g*dt)))/g)
-    j = min(k, max(1,j))
+    j = min(k, max(1,j)+ahead)
     return j, a+g*(j-1)
 
 # %% ../nbs/35_serving.ipynb #c017
@@ -359,18 +380,30 @@ def simulate(
     t = speed.table()
     if shared is None: shared = 0 if isinstance(workload,Requests) else workload.prefix_tokens
     if not e.enable_prefix_caching: shared = 0
-    if not e.enable_prefix_caching: r = replace(r, cached=np.zeros(len(r),np.int64))
-    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens*together, e.max_num_seqs*together, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2), t['api_serial']).serve(_drafted(r, e))
+    r = replace(r, cached=r.cached//p.unit*p.unit if e.enable_prefix_caching else np.zeros(len(r),np.int64))
+    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens*together, e.max_num_seqs*together, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2), t['api_serial'],
+               1+(e.speculative_config.num_speculative_tokens if e.speculative_config else 0), at(WHOLE_PROMPT, e.vllm_version), bool(e.async_scheduling)).serve(_drafted(r, e, t))
     return _run(s, r, e, p, t, short+notes, e.data_parallel_size//together)
 
+WHOLE_PROMPT = (((0,0,0), False), ((0,19,0), True))   # config/scheduler.py: scheduler_reserve_full_isl; before, the first chunk alone had to fit
 ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # share of proposed tokens that are kept, each given the one before: what vLLM's spec-decode metrics print on chat, about
 
-def _drafted(r, e):
-    "Requests in steps, where a drafter makes a step yield several tokens"
+def step_tokens(
+    method:str,  # of `speculative_config`
+    k:int,       # `num_speculative_tokens`
+    table:dict={}, # coefficients; 'accepted:mtp' and the like replace the usual share
+)->float:        # 1 to k+1
+    "Tokens that a decode yields in one step, on average: its own, and drafts as long as each was right"
+    a = table.get(f'accepted:{method}', ACCEPTED.get(method, .6))
+    return sum(a**i for i in range(k+1))
+
+def _drafted(r, e, table):
+    "Requests in steps, where a drafter makes a step yield several tokens; half of what a context grows faster is there from the start, which is right on average"
     s = e.speculative_config
     if s is None: return r
-    a = ACCEPTED.get(s.method, .6)
-    return replace(r, output=1+np.ceil((r.output-1)/sum(a**i for i in range(s.num_speculative_tokens+1))).astype(np.int64))
+    steps = 1+np.ceil((r.output-1)/step_tokens(s.method, s.num_speculative_tokens, table)).astype(np.int64)
+    sooner = (r.output-steps)//2
+    return replace(r, input=r.input+sooner, output=steps, cached=r.cached+sooner)
 
 def _run(s, r, e, p, t, notes, replicas):
     "What a server did, as arrays"
