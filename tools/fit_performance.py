@@ -26,7 +26,8 @@ from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
-from vllm_tuner.serving import busy, simulate
+from vllm_tuner.serving import busy
+from vllm_tuner.simulation import simulate
 from vllm_tuner.step_time import PUBLIC, Speed, _clock, shipped, architecture, clock, fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
@@ -218,7 +219,7 @@ LATE = ('4x3090',)   # its client sees the second token first: on an idle server
 
 def statistic(run, s, replicas=1):
     "One statistic of a run; ms, or tokens per second"
-    if s=='out': return replicas*run.replicas*run.output.sum()/(run.finish.max()-run.arrival.min())
+    if s=='out': return replicas*run.bench_requests_per_second*run.output.mean()
     if s.startswith('itl'):
         g,w = run.gaps(); o = np.argsort(g); c = np.cumsum(w[o])
         return 1e3*((g*w).sum()/w.sum() if s=='itl_mean' else g[o][np.searchsorted(c, c[-1]/2)])

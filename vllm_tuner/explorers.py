@@ -17,7 +17,8 @@ from .views import Control, VIEWS, command, engine_controls, facts, finding_list
 from .devices import node, nodes
 from .models import arch
 from .workloads import from_lengths
-from .serving import simulate, summary
+from .serving import summary
+from .simulation import simulate
 from .validation import check
 from .frontier import nondominated
 from .layouts import layouts

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from .serving import Run, simulate
+from .simulation import Run, simulate
 from .step_time import PUBLIC, Speed, load, step_time
 from .units import real
 from .workloads import Requests, from_lengths, requests
@@ -119,7 +119,7 @@ def knobs(
 
 def _value(run:Run, metric):
     "One metric of a run"
-    if metric=='output_tokens_per_second': return run.replicas*float(run.output.sum())/float(run.finish.max()-run.arrival.min())
+    if metric=='output_tokens_per_second': return run.bench_requests_per_second*float(run.output.mean())
     if metric=='itl_ms': g,w = run.gaps(); return 1e3*float((g*w).sum()/w.sum())
     return 1e3*float({'ttft_ms':run.ttft,'tpot_ms':run.tpot,'e2e_ms':run.e2e}[metric].mean())
 

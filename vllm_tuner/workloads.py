@@ -14,7 +14,7 @@ from .units import real
 
 # %% auto #0
 __all__ = ['METRICS', 'DEFAULT_LENGTHS', 'SYNTHETIC', 'Distribution', 'WorkloadProfile', 'from_lengths', 'create_synthetic',
-           'of_trace', 'from_trace', 'from_metrics', 'Requests', 'requests', 'in_flight', 'plot_workload']
+           'of_trace', 'from_trace', 'from_metrics', 'Requests', 'mean_rate', 'requests', 'in_flight', 'plot_workload']
 
 # %% ../nbs/31_workloads.ipynb #c005
 class Distribution(dict):
@@ -227,13 +227,21 @@ class Requests:
 
     def __len__(self): return len(self.arrival)
 
+def mean_rate(
+    arrival,      # seconds, ascending
+)->float|None:    # requests per second, `None` when all came at once
+    "Mean arrival rate: who came before the last, by the time between first and last"
+    lasts = float(arrival[-1]-arrival[0]) if len(arrival) else 0.
+    return int((arrival<arrival[-1]).sum())/lasts if lasts>0 else None
+
 def _arrivals(w, n, rng):
-    "Arrival times of `n` requests: groups with gamma-distributed gaps"
+    "Arrival times of `n` requests: groups with gamma-distributed gaps, stretched to the asked rate as `vllm bench serve` does (vllm 0.33 benchmarks/serve.py: get_request)"
     if w.requests_per_second is None: return np.zeros(n)
     size = w.batch_size_distribution.sample(n, rng).astype(int)
     groups = int(np.searchsorted(np.cumsum(size), n))+1
     gap = rng.gamma(w.burstiness, w.batch_size_distribution.mean/(w.requests_per_second*w.burstiness), groups)
-    return np.repeat(np.cumsum(gap)-gap[0], size[:groups])[:n]
+    t = np.repeat(np.cumsum(gap)-gap[0], size[:groups])[:n]
+    return t*(mean_rate(t)/w.requests_per_second) if t[-1]>0 else t
 
 def _replay(w, n, rng):
     "The first `n` recorded requests, begun anew where there are fewer, at the profile's rate"
