@@ -5,20 +5,20 @@
 # %% ../nbs/51c_calibration.ipynb #c002
 from __future__ import annotations
 import json, math, re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import NormalDist, median
+from statistics import median
 from .engine import AutotuningParameters
 from .memory import memory
 from .observations import measured, observations, predicted
 from .style import esc
-from .units import bytes_of, gib, real
+from .units import gib, real
 
 # %% auto #0
 __all__ = ['KNOBS', 'Calibration', 'calibration_rows', 'kv_error', 'fit', 'profile_text', 'save_profile', 'load_profile']
 
 # %% ../nbs/51c_calibration.ipynb #c005
-_FLOOR = .25  # GiB
+_OPEN = .3     # share of everything but weights and cache that flags which a log leaves open may add or take
 KNOBS = ('activation_memory_factor','non_torch_memory_factor','graph_memory_overhead_base_ratio','graph_memory_batch_scaling_factor')
 _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
 _TERM_OF = {'activation_memory_factor':'activation', 'non_torch_memory_factor':'non_torch', 'graph_memory_overhead_base_ratio':'cuda_graph', 'graph_memory_batch_scaling_factor':'cuda_graph'}
@@ -67,25 +67,19 @@ def _equations(x):
     base,grow,m = _linear(x)
     truth,rows = measured(x.observed),[]
     for t in ('activation','non_torch','cuda_graph_estimate','cuda_graph'):
-        if t in truth: rows.append((t, truth[t], base[t], [grow[k][t] for k in KNOBS]))
+        if t in truth and truth[t]>=0: rows.append((t, truth[t], base[t], [grow[k][t] for k in KNOBS]))  # a negative reading is another process that let go
     if not {'activation','non_torch'}<=set(truth) and 'kv_cache' in truth:
         w,req = truth.get('weights',base['weights']), truth.get('requested',base['requested'])
         rest = req-w-truth['kv_cache']
         rows.append(('rest', rest, base['requested']-base['weights']-base['kv_cache'], [-grow[k]['kv_cache'] for k in KNOBS]))
-    return [(y,p,h,math.hypot(_NOISE[t][0], _NOISE[t][1]*abs(y))) for t,y,p,h in rows], m
+    loose = lambda t,p: 0 if t!='rest' else math.hypot(_OPEN*p, 0 if 'weights' in truth else gib(m.sigma('weights')))
+    return [(y,p,h,math.hypot(_NOISE[t][0], _NOISE[t][1]*y, loose(t,p))) for t,y,p,h in rows], m
 
 def _prior(xs):
-    "Standard deviation of each scale before any log: twice what the ledger states, for a machine that nobody has measured"
-    z,out = NormalDist().inv_cdf(.95),[]
-    for k in KNOBS:
-        rel = []
-        for x in xs:
-            m,t = memory(x.arch, x.device, x.engine), _TERM_OF[k]
-            if t=='cuda_graph' and not m.cuda_graph: m = replace(m, cuda_graph=m.graphs.estimate or 1)
-            lo,hi = m.interval(t); v = abs(getattr(m,t))
-            rel.append((hi-lo)/2/z/max(v,bytes_of(_FLOOR)))  # a small term's own scatter says little about a large one's scale
-        out.append(min(2., max(.15, 2*median(rel))) if rel else .5)
-    return out
+    "Standard deviation of each scale before any log: an amount outside torch, shares of the rest"
+    outside = median(max(.05, gib(memory(x.arch, x.device, x.engine).non_torch)) for x in xs)
+    sd = {'activation':.1, 'non_torch':min(2., .6/outside), 'cuda_graph':.3}
+    return [sd[_TERM_OF[k]] for k in KNOBS]
 
 # %% ../nbs/51c_calibration.ipynb #c008
 def _solve(a, b):
@@ -106,14 +100,18 @@ def _gauss(equations, prior):
     b = [sum(h[i]*(y-p)/s**2 for y,p,h,s in equations) for i in range(n)]
     return _solve(a,b)
 
-def _gated(equations, prior):
-    "An equation further from the prior than three of its standard deviations is more likely about another configuration: it counts less"
-    far = lambda y,p,h,s: abs(y-p)/(3*math.sqrt(s*s+sum((a*t)**2 for a,t in zip(h,prior))))
-    return [(y,p,h,s*max(1.,far(y,p,h,s)**2)) for y,p,h,s in equations]
+def _distance(equation, prior):
+    "How far an equation is from the prior, in units of three of its standard deviations"
+    y,p,h,s = equation
+    return abs(y-p)/(3*math.sqrt(s*s+sum((a*t)**2 for a,t in zip(h,prior))))
 
-def _posterior(equations, prior):
+def _gated(equations, prior, logs):
+    "An equation far from the prior is more likely about another configuration: it counts less; several logs that say so are believed"
+    return [(y,p,h,s*max(1., _distance((y,p,h,s),prior)**2/logs)) for y,p,h,s in equations]
+
+def _posterior(equations, prior, logs):
     "Scales and their standard deviations; an equation that the others cannot meet counts less (Huber's weights)"
-    soft = equations = _gated(equations, prior)
+    soft = equations = _gated(equations, prior, logs)
     for _ in range(8):
         shift,var = _gauss(soft, prior)
         soft = [(y,p,h,s*max(1., abs(y-p-sum(a*b for a,b in zip(h,shift)))/(2.5*s))**.5) for y,p,h,s in equations]
@@ -141,6 +139,11 @@ def _ours(xs):
     if not kept: raise ValueError(f'{foreign[0]}: this is another checkpoint or layout, so its log cannot correct the rest. Give the model and flags that ran')
     return kept, [f'left out: {f}' for f in foreign]
 
+def _doubts(xs, eqs, prior):
+    "A word on logs that say something which no machine explains"
+    far = [(x.name, max(((_distance(q,prior),q[0]-q[1]) for q in e), default=(0,0))) for x,e in zip(xs,eqs)]
+    return [f'{name} is {gap:+.2f} GiB from the model in one term, more than a machine explains: its flags or model are probably not as stated, and it counts for little' for name,(d,gap) in far if d*d>2*len(xs)]
+
 def fit(
     logs,               # one or several: `Observation`, `Observed`, or what `parse_log` takes
     arch=None,          # `ModelArch` of all, where the logs do not name it
@@ -154,12 +157,12 @@ def fit(
     eqs = [_equations(x)[0] for x in xs]
     if not any(eqs): raise ValueError('the logs print nothing that can be corrected: neither the KV cache nor one of its parts')
     prior = _prior(xs)
-    scales,sd = _posterior([q for e in eqs for q in e], prior)
+    scales,sd = _posterior([q for e in eqs for q in e], prior, len(xs))
     whole = _params(scales)
-    others = [_params(_posterior([q for j,e in enumerate(eqs) if j!=i for q in e], prior)[0]) for i in range(len(xs))] if len(xs)>1 else []
+    others = [_params(_posterior([q for j,e in enumerate(eqs) if j!=i for q in e], prior, len(xs)-1)[0]) for i in range(len(xs))] if len(xs)>1 else []
     names = ', '.join(dict.fromkeys(x.name for x in xs))
     return Calibration(**{k:getattr(whole,k) for k in _DEFAULTS}, uncertainty=tuple(zip(KNOBS,(round(s,4) for s in sd))), logs=len(xs), before=_errors((x,AutotuningParameters()) for x in xs), after=_errors((x,whole) for x in xs),
-                       left_out=_errors(zip(xs,others)), note='; '.join([note or names[:200], *foreign])[:400])
+                       left_out=_errors(zip(xs,others)), note='; '.join([note or names[:200], *foreign, *_doubts(xs, eqs, prior)])[:600])
 
 # %% ../nbs/51c_calibration.ipynb #c014
 _LIMIT = 2**18 # characters of a profile
@@ -220,4 +223,4 @@ def load_profile(
     if (bad:=[k for k in raw if k not in _DEFAULTS]): raise ValueError(f'{name} holds {bad[0]!r}, which is no knob; the knobs are {", ".join(_DEFAULTS)}')
     nums = lambda v: tuple(real(x,'a value of [about]') for x in v) if isinstance(v,list) and len(v)<10_000 else ()
     sd = about.get('uncertainty') if isinstance(about.get('uncertainty'),dict) else {}
-    return Calibration(**raw, uncertainty=tuple((k,real(v,k,0)) for k,v in sd.items() if k in KNOBS), logs=int(real(about.get('logs',0),'logs',0,1e6)), before=nums(about.get('before')), after=nums(about.get('after')), left_out=nums(about.get('left_out')), note=str(about.get('note',''))[:400])
+    return Calibration(**raw, uncertainty=tuple((k,real(v,k,0)) for k,v in sd.items() if k in KNOBS), logs=int(real(about.get('logs',0),'logs',0,1e6)), before=nums(about.get('before')), after=nums(about.get('after')), left_out=nums(about.get('left_out')), note=str(about.get('note',''))[:600])
