@@ -22,7 +22,7 @@ _OPEN = .3     # share of everything but weights and cache that flags which a lo
 KNOBS = ('activation_memory_factor','non_torch_memory_factor','graph_memory_overhead_base_ratio','graph_memory_batch_scaling_factor')
 _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
 _TERM_OF = {'activation_memory_factor':'activation', 'non_torch_memory_factor':'non_torch', 'graph_memory_overhead_base_ratio':'cuda_graph', 'graph_memory_batch_scaling_factor':'cuda_graph'}
-_NOISE = {'activation':(.03,.03), 'non_torch':(.1,.08), 'cuda_graph_estimate':(.05,.1), 'cuda_graph':(.1,.15), 'rest':(.08,.02)}  # GiB, and share of the value: two starts of one command (startup corpus, section 3.7 of its report)
+_NOISE = {'activation':(.03,.03), 'peak':(.05,.05), 'non_torch':(.1,.08), 'cuda_graph_estimate':(.05,.1), 'cuda_graph':(.1,.15), 'rest':(.08,.02)}  # GiB, and share of the value: two starts of one command (startup corpus, section 3.7 of its report)
 
 @dataclass(frozen=True, slots=True)
 class Calibration(AutotuningParameters):
@@ -59,16 +59,16 @@ def _linear(x):
     base = at()
     m = memory(x.arch, x.device, x.engine)
     slopes = {k: at(**{k:2*_DEFAULTS[k]}) for k in KNOBS}
-    grow = {k: {t:slopes[k][t]-base[t] for t in ('activation','non_torch','cuda_graph_estimate','cuda_graph','kv_cache')} for k in KNOBS}
+    grow = {k: {t:slopes[k][t]-base[t] for t in ('activation','peak','non_torch','cuda_graph_estimate','cuda_graph','kv_cache')} for k in KNOBS}
     return base,grow,m
 
 def _equations(x):
     "(value, prediction, slopes, noise) of everything a log says about the knobs, GiB"
     base,grow,m = _linear(x)
     truth,rows = measured(x.observed),[]
-    for t in ('activation','non_torch','cuda_graph_estimate','cuda_graph'):
+    for t in ('activation','peak','non_torch','cuda_graph_estimate','cuda_graph'):
         if t in truth and truth[t]>=0: rows.append((t, truth[t], base[t], [grow[k][t] for k in KNOBS]))  # a negative reading is another process that let go
-    if not {'activation','non_torch'}<=set(truth) and 'kv_cache' in truth:
+    if not ('non_torch' in truth and {'activation','peak'} & truth.keys()) and 'kv_cache' in truth:
         w,req = truth.get('weights',base['weights']), truth.get('requested',base['requested'])
         rest = req-w-truth['kv_cache']
         rows.append(('rest', rest, base['requested']-base['weights']-base['kv_cache'], [-grow[k]['kv_cache'] for k in KNOBS]))

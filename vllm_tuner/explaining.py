@@ -77,6 +77,7 @@ def _open_changes(x):
         if name=='tensor_parallel_size' and any('TP' in r for r,_ in o.ranks): continue
         for v in values:
             if v!=getattr(e,name): yield words.format(v), replace(e, **{name:v})
+    if o.sampler is None and (0,8,5)<=release(e.vllm_version)<(0,11,0) and 'VLLM_USE_FLASHINFER_SAMPLER' not in dict(e.env): yield 'FlashInfer was installed and sampled top-k and top-p', replace(e, env=(*e.env,('VLLM_USE_FLASHINFER_SAMPLER','1')))
     key = 'VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS'
     if o.estimate_applied is None and (0,18,0)<=release(e.vllm_version) and key not in dict(e.env):
         for v,words in (('0','the estimate of the graphs was not subtracted'),('1','the estimate of the graphs was subtracted')): yield words, replace(e, env=(*e.env,(key,v)))
@@ -88,7 +89,7 @@ def _distance(truth, m):
     "How far a ledger is from a log, GiB"
     have = predicted(m)
     kv = [abs(truth['kv_tokens']/max(1,have['kv_tokens'])-1)*max(.5,have['kv_cache'])] if 'kv_tokens' in truth and 'kv_cache' not in truth and m.kv_cache>0 else []
-    return sum([abs(truth[k]-have[k]) for k in ('weights','activation','non_torch','kv_cache','requested','cuda_graph_estimate') if k in truth]+kv)
+    return sum([abs(truth[k]-have[k]) for k in ('weights','consumed','activation','peak','non_torch','kv_cache','requested','cuda_graph_estimate') if k in truth]+kv)
 
 def _what_if(x, truth, base, params):
     "The open setting that brings the ledger closest, if it removes most of the difference"
@@ -109,23 +110,25 @@ def _reasons(x, t):
         if 1.7<r<2.3: return 'about twice the prediction: the checkpoint was probably not quantised as assumed, or split over half as many GPUs'
         if .4<r<.6: return 'about half the prediction: the checkpoint is probably quantised, or split over twice as many GPUs'
         return 'a drafter, LoRA slots, or a kernel that keeps a second layout of the weights' if more else 'a lighter checkpoint, encoders left out, or weights offloaded to the host'
-    if t.name=='activation': return ('the compiler started cold, and its benchmarks raise the measured peak; a warm start shows less' if cold else 'an encoder pass, a cold compile, or a larger step than assumed') if more else 'a smaller step, or an encoder pass that was skipped' + (' (this model has encoders)' if tower else '')
+    if t.name=='consumed': return 'a heavier or lighter checkpoint than assumed, or workspaces of the kernels in use: the two are printed in one sum since 0.27'
+    if t.name in ('activation','peak'): return ('the compiler started cold, and its benchmarks raise the measured peak; a warm start shows less' if cold else 'an encoder pass, a cold compile, or a larger step than assumed') if more else 'a smaller step, or an encoder pass that was skipped' + (' (this model has encoders)' if tower else '')
     if t.name=='non_torch': return 'communicators (NCCL) or workspaces of the kernels in use' + (', or another process that took memory meanwhile' if more else '; negative values mean that another process freed memory meanwhile')
     if t.name in ('cuda_graph_estimate','cuda_graph'):
         n = x.observed.num_graphs
         count = f'; {n} graphs were captured' if n else ''
-        return ('the profiling capture is the first to use some workspaces and is charged with them' if more else 'shared pools: less was needed than usual') + (' (drafters capture graphs of their own)' if spec else '') + count
+        return ((f'{"the profiling" if t.name=="cuda_graph_estimate" else "the"} capture is the first to use some workspaces and is charged with them') if more else 'shared pools: less was needed than usual') + (' (drafters capture graphs of their own)' if spec else '') + count
     if t.name=='requested': return 'the card reports another amount of memory, or gpu_memory_utilization was different'
     if t.name in ('kv_tokens','max_concurrency'): return 'the same bytes counted otherwise: block size, type of the cache, or the convention for hybrid models of this release'
     return 'the parts were not printed; VLLM_LOGGING_LEVEL=DEBUG would show which of them it is'
 
 def _worst_term(terms, charged):
-    "The printed part of the ledger with the largest gap, GiB; the cache only where no part was printed"
-    parts = [t for t in terms if t.name in ('requested','weights','activation','non_torch') + (('cuda_graph_estimate',) if charged else ())]
+    "The printed part of the ledger with the largest gap, GiB; the cache where more of its gap stays unexplained by the printed parts"
+    parts = [t for t in terms if t.name in ('requested','weights','consumed','activation','peak','non_torch') + (('cuda_graph_estimate',) if charged else ())]
     kv = next((t for t in terms if t.name=='kv_cache'), None)
-    full = {'weights','activation','non_torch'} <= {t.name for t in parts}
-    pool = parts if full or not kv else parts+[kv]
-    return max(pool, key=lambda t: abs(t.gap), default=kv or next(iter(terms), None))
+    worst = max(parts, key=lambda t: abs(t.gap), default=kv or next(iter(terms), None))
+    if kv is None or worst is kv: return worst
+    told = sum(t.gap if t.name=='requested' else -t.gap for t in parts)   # of the cache's gap
+    return kv if abs(kv.gap-told)>max(abs(worst.gap), .02) else worst
 
 def explain(
     observed,        # `Observation`, `Observed`, or what `parse_log` takes
@@ -143,11 +146,13 @@ def explain(
     notes = x.notes + tuple(f'the log contradicts itself: {c}' for c in x.observed.contradictions) + ((f'not in the log: {", ".join(x.observed.missing)}',) if x.observed.missing else ())
     if device is None and not isinstance(observed,Observation) and len(found:=likely_devices(x.observed))>1 and not x.observed.device_name: notes += (f'taken to be a {found[0].name}; {", ".join(d.name for d in found[1:4])} would show the same memory',)
     if t is None: return Explanation(x, terms, '', 'the log holds no figure that the ledger predicts', m, notes)
-    size = max(abs(t.gap), 0)
-    if t.name in SIZES and size<.02+.005*have['requested'] and all(k.inside for k in terms): return Explanation(x, terms, t.name, f'everything agrees; the largest difference is {LABELS[t.name]}, {t.gap:+.2f} GiB', m, notes)
+    small = t.name in SIZES and abs(t.gap)<.02+.005*have['requested']
+    beside = max((k for k in terms if not k.inside and k.name in SIZES), key=lambda k: abs(k.gap), default=None)
+    if small and beside: return Explanation(x, terms, beside.name, f'the budget agrees; beside it, {LABELS[beside.name]}: {beside.gap:+.2f} GiB against the prediction. Likely: {_reasons(x,beside)}.', m, notes)
+    if small and all(k.inside for k in terms): return Explanation(x, terms, t.name, f'everything agrees; the largest difference is {LABELS[t.name]}, {t.gap:+.2f} GiB', m, notes)
     why = _what_if(x, truth, _distance(truth,m), params)
     gap = f'{t.gap:+,.2f} GiB' if t.name in SIZES else f'{t.gap:+,.0f}' if t.name=='kv_tokens' else f'{t.gap:+.2f}'
-    head = f'{LABELS[t.name]} differ{"" if t.name in ("weights","kv_tokens","cuda_graph","cuda_graph_estimate") else "s"} most: {gap} against the prediction'
+    head = f'{LABELS[t.name]} differ{"" if t.name in ("weights","consumed","kv_tokens","cuda_graph","cuda_graph_estimate") else "s"} most: {gap} against the prediction'
     return Explanation(x, terms, t.name, f'{head}. ' + (f'The log fits if {why}.' if why else f'Likely: {_reasons(x,t)}.'), m, notes)
 
 # %% ../nbs/51a_explaining.ipynb #c017

@@ -41,7 +41,7 @@ def engine_of(
     "The engine that wrote the log, as far as the log tells; a value that makes no sense is left out"
     version = o.version or o.version_inferred or '0.33.0'
     try: release(version)
-    except ValueError: version = o.version_inferred or '0.33.0'
+    except ValueError: version = next(iter(re.findall(r'\d{1,3}\.\d{1,3}\.\d{1,3}', version)), o.version_inferred or '0.33.0')  # a fork's own way of counting
     kept = {'vllm_version':version, 'usage':'serve' if o.served or not o.resolved else 'llm'}
     for k,v in dict(read_settings(_pairs(o).items(), version).flags).items():
         try: Engine(**{k:v}); kept[k] = v

@@ -80,7 +80,7 @@ class Observed:
         return f'<table>{cells}</table>'
 
 # %% ../nbs/50_logs.ipynb #c006
-_GIB = (('total_gib','device memory'), ('requested_gib','budget'), ('weights_gib','weights'), ('consumed_gib','weights and non-torch'), ('activation_gib','activation peak'), ('non_torch_gib','non-torch'),
+_GIB = (('total_gib','device memory'), ('requested_gib','budget'), ('weights_gib','weights'), ('consumed_gib','weights and non-torch'), ('activation_gib','activation peak'), ('printed_peak_gib','activation peak and graph estimate'), ('non_torch_gib','non-torch'),
         ('cuda_graph_estimate_gib','CUDA graphs, estimate'), ('cuda_graph_gib','CUDA graphs, actual'), ('kv_cache_gib','KV cache'))
 
 def rows(
@@ -92,7 +92,7 @@ def rows(
     out = [('vLLM', f'{o.version}' if o.version else f'{o.version_inferred} or newer, by its wording' if o.version_inferred else 'unknown release')]
     out += [(label, str(v)) for label,v in (('model',o.model), ('architecture',o.architecture), ('device',o.device_name)) if v]
     for k,label in _GIB:
-        if (v:=getattr(o,k)) is None: continue
+        if (v:=getattr(o,k)) is None or k=='printed_peak_gib' and o.activation_gib is not None: continue
         share = f' = {o.utilization:g} of the device' if k=='requested_gib' and o.utilization else ''
         out.append((label, f'{v:.2f} GiB{share}{many(k)}'))
     if o.kv_tokens is not None: out.append(('KV cache tokens', f'{o.kv_tokens:,}'))
@@ -274,7 +274,8 @@ def _derive(got, words):
     if est is None and 'utilization_without_graphs' in got and got.get('total_gib'): est = got['cuda_graph_estimate_gib'] = round((got['utilization']-got['utilization_without_graphs'])*got['total_gib'],2)
     if 'printed_peak_gib' in got and 'activation_gib' not in got:  # from 0.27 on the printed peak holds the estimate of the graphs
         holds = 'consumed_gib' in got and words.get('estimate_applied',True)
-        got['activation_gib'] = round(got['printed_peak_gib']-(est or 0),2) if holds else got['printed_peak_gib']
+        if not holds: got['activation_gib'] = got['printed_peak_gib']
+        elif est is not None: got['activation_gib'] = round(got['printed_peak_gib']-est,2)
     if 'peak_torch_gib' in got and 'weights_gib' in got: got.setdefault('activation_gib', round(got['peak_torch_gib']-got['weights_gib'],2))
     if got.get('total_gib') and got.get('utilization'): got.setdefault('requested_gib', round(got['total_gib']*got['utilization'],2))
     if 'max_model_len' not in got and 'concurrency_len' in got: got['max_model_len'] = got['concurrency_len']
@@ -303,7 +304,7 @@ def _text(x): return x if isinstance(x,str) else None
 
 def _missing(o):
     "What a complete log would also say"
-    gone = [label for k,label in _EXPECTED if getattr(o,k) is None and not (k=='non_torch_gib' and o.consumed_gib is not None) and not (k=='kv_tokens' and o.core=='v0')]
+    gone = [label for k,label in _EXPECTED if getattr(o,k) is None and not (k=='non_torch_gib' and o.consumed_gib is not None) and not (k=='activation_gib' and o.printed_peak_gib is not None) and not (k=='kv_tokens' and o.core=='v0')]
     return tuple(gone + (['the release'] if not o.version else []) + (['the model'] if not o.model else []) + (['the flags'] if not (o.settings or o.resolved) else []))
 
 def _notes(o):

@@ -4,7 +4,7 @@
 
 # %% ../nbs/51_observations.ipynb #c002
 from __future__ import annotations
-import re
+import math, re
 from dataclasses import dataclass, replace
 from .devices import device as _device
 from .engine import AutotuningParameters
@@ -83,15 +83,16 @@ def observations(
     return out
 
 # %% ../nbs/51_observations.ipynb #c009
-LABELS = {'requested':'budget', 'weights':'weights', 'activation':'activation peak', 'non_torch':'non-torch', 'cuda_graph_estimate':'CUDA graphs, estimate', 'cuda_graph':'CUDA graphs, actual', 'kv_cache':'KV cache', 'kv_tokens':'KV cache tokens', 'max_concurrency':'concurrency'}
-SIZES = ('requested','weights','activation','non_torch','cuda_graph_estimate','cuda_graph','kv_cache')
+LABELS = {'requested':'budget', 'weights':'weights', 'consumed':'weights and non-torch', 'activation':'activation peak', 'peak':'activation and graph estimate', 'non_torch':'non-torch', 'cuda_graph_estimate':'CUDA graphs, estimate', 'cuda_graph':'CUDA graphs, actual', 'kv_cache':'KV cache', 'kv_tokens':'KV cache tokens', 'max_concurrency':'concurrency'}
+SIZES = ('requested','weights','consumed','activation','peak','non_torch','cuda_graph_estimate','cuda_graph','kv_cache')
 
 def measured(
     o:Observed, # a log's content
 )->dict:        # term -> GiB, tokens or requests; only what was printed
     "What a log says, under the names of the ledger"
-    out = {k:getattr(o,k+'_gib') for k in SIZES}
-    if out['non_torch'] is None and o.consumed_gib is not None and o.weights_gib is not None: out['non_torch'] = round(o.consumed_gib-o.weights_gib,2)
+    out = {k:getattr(o,k+'_gib') for k in SIZES if k!='peak'}
+    out['peak'] = o.printed_peak_gib if o.activation_gib is None else None
+    if out['consumed'] is not None and out['weights'] is not None: out.update(non_torch=round(out['consumed']-out['weights'],2) if out['non_torch'] is None else out['non_torch'], consumed=None)
     out.update(kv_tokens=o.kv_tokens if o.kv_tokens is not None else o.num_gpu_blocks*(o.block_size or 16) if o.core=='v0' and o.num_gpu_blocks else None, max_concurrency=o.max_concurrency)
     return {k:v for k,v in out.items() if v is not None}
 
@@ -99,10 +100,10 @@ def predicted(
     m, # `Memory`
 )->dict: # term -> GiB, tokens or requests
     "What the ledger says, under the same names"
-    return dict(requested=gib(m.requested), weights=gib(m.weights), activation=gib(m.activation), non_torch=gib(m.non_torch), cuda_graph_estimate=gib(m.graphs.estimate), cuda_graph=gib(m.graphs.actual), kv_cache=gib(m.kv_cache),
+    return dict(requested=gib(m.requested), weights=gib(m.weights), consumed=gib(m.weights+m.non_torch), activation=gib(m.activation), peak=gib(m.activation+m.cuda_graph), non_torch=gib(m.non_torch), cuda_graph_estimate=gib(m.graphs.estimate), cuda_graph=gib(m.graphs.actual), kv_cache=gib(m.kv_cache),
                 kv_tokens=m.plan.kv_tokens, max_concurrency=m.plan.max_concurrency)
 
-_SPREAD_OF = {'cuda_graph_estimate':'cuda_graph'}
+_SUMS = {'consumed':('weights','non_torch'), 'peak':('activation','cuda_graph')}  # what releases since 0.27 print in one sum
 
 def bounds(
     m,               # `Memory`
@@ -120,5 +121,8 @@ def bounds(
         have = m.cuda_graph or m.graphs.estimate or m.graphs.actual
         if not m.cuda_graph: m = replace(m, cuda_graph=have)
         lo,hi = m.interval('cuda_graph', level)
-        return tuple(v[term]+(gib(x)-gib(have)) for x in (lo,hi))
+        return tuple(max(0,v[term]+gib(x-have)) for x in (lo,hi))
+    if term in _SUMS:
+        half = math.hypot(*((hi-lo)/2 for t in _SUMS[term] for lo,hi in (m.interval(t,level),)))
+        return max(0,v[term]-gib(half)), v[term]+gib(half)
     return tuple(gib(x) for x in m.interval(term, level))
