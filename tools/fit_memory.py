@@ -61,6 +61,7 @@ def graph_rows(subjects, what):
         n = r['measured'].get('num_graphs')
         if y is None or y<0 or not c.graphs or not discrete(d) or {'shared','fork','wsl'}&set(r['marks']): continue
         if n and n!=c.graphs and not (r['engine'].get('enable_lora') and 2*n==c.graphs): continue
+        if not n and e.max_num_seqs!=r['engine'].get('max_num_seqs'): continue   # inferred from the very figure
         key = (cuda_graphs.generation(a,d,R), c, round(y,2))
         seen[key] += 1; picked.append((key, cuda_graphs.features(c, cuda_graphs.slow_link(d,R)), y*1024))
     for key,x,y in picked: out[key[0]].append((x, y, 1/seen[key]**.7))

@@ -126,6 +126,7 @@ def compare(
     "Why the KV cache of two starts differs, cause by cause"
     a,b = observations((a,b), arch, device)
     if device is None and a.device.name!=b.device.name and not (a.observed.device_name and b.observed.device_name) and abs(gib(a.device.memory-b.device.memory))<.5: b = replace(b, device=replace(a.device, memory=b.device.memory))
+    if a.device.name==b.device.name and abs(gib(a.device.memory-b.device.memory))<.05: b = replace(b, device=a.device)   # one card, read on two days
     found = _causes(a, b, params)
     keep = sorted((c for c in found if abs(c.kv_gib)>=.005 or abs(c.tokens)>=1), key=lambda c: -abs(c.kv_gib))
     ma,mb = measured(a.observed),measured(b.observed)

@@ -4,14 +4,15 @@
 
 # %% ../nbs/50b_inference.ipynb #c002
 from __future__ import annotations
+import math
 from dataclasses import dataclass, replace
-from .cuda_graphs import captures
+from .cuda_graphs import captures, graph_bytes
 from .engine import Engine
 from .layers import Attention, Dense, Layers, ModelArch
 from .logs import Observed
 from .models import PRECISIONS
 from .quant import quant
-from .units import gib
+from .units import GiB, gib
 from .weights import resident_bytes
 
 # %% auto #0
@@ -29,6 +30,13 @@ def _recorded(arch, device, engine):
 def _agrees(printed, have):
     return all(n==have[mode][0] and (not top or not have[mode][1] or top==have[mode][1]) for mode,n,top in printed if mode in have)
 
+def _by_estimate(arch, device, engine, printed):
+    "The number of requests whose graphs would be estimated like the printed figure"
+    off = lambda e: abs(math.log(max(graph_bytes(arch, device, e.resolve(arch,device)).estimate, 1)/(printed*GiB)))
+    if not printed or printed<=0 or off(engine)<math.log(2): return engine,''
+    e = min((replace(engine, max_num_seqs=n) for n in _SEQS[:10]), key=off)
+    return (e, f'max_num_seqs is taken to be about {e.max_num_seqs}: that explains the {printed:.2f} GiB that the graphs were estimated at') if off(e)<math.log(1.5) else (engine,'')
+
 def sequences(
     arch,           # `ModelArch`
     device,         # `Device`
@@ -37,7 +45,9 @@ def sequences(
 )->tuple[Engine,str]: # with the number of requests, and a word on it
     "`max_num_seqs` from the graphs that were captured"
     known = engine.max_num_seqs is not None or engine.cudagraph_capture_sizes or engine.max_cudagraph_capture_size
-    if known or not o.graphs or o.settings or o.resolved or _agrees(o.graphs, _recorded(arch, device, engine)): return engine,''
+    if known or o.settings or o.resolved: return engine,''
+    if not o.graphs: return _by_estimate(arch, device, engine, o.cuda_graph_estimate_gib)
+    if _agrees(o.graphs, _recorded(arch, device, engine)): return engine,''
     modes = {m for m,_,_ in o.graphs}
     for e in (engine, replace(engine, cudagraph_mode='PIECEWISE')) if modes=={'PIECEWISE'} else (engine,):
         fits = next((x for n in _SEQS if _agrees(o.graphs, _recorded(arch, device, x:=replace(e, max_num_seqs=n)))), None)

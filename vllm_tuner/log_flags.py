@@ -27,6 +27,7 @@ def _pairs(o):
     for axis,flag in (('TP','tensor_parallel_size'),('PP','pipeline_parallel_size')):
         seen = [int(m[1]) for r,_ in o.ranks if (m:=re.search(axis+r'(\d{1,4})', r))]
         if seen and max(seen): out[flag] = max(seen)+1
+    if any(r.startswith('RayWorker') for r,_ in o.ranks): out['distributed_executor_backend'] = 'ray'
     conf = dict(o.resolved)
     out.update({flag:conf[k] for k,flag in _FROM_CONFIG.items() if conf.get(k) is not None})
     spec = conf.get('speculative_config')
