@@ -15,10 +15,13 @@ SILENT = {'hidden_act','max_window_layers','rope_interleave','indexer_rope_inter
 RUNS = ('moe_layer_freq','attn_type_list','hybrid_layer_pattern','mlp_layer_types','layers_block_type','compress_ratios','indexer_types','block_configs')
 NEUTRAL = re.compile(r'layernorm|norm$|rotary|embed_positions')
 
+COMPLETED = {  # what the source of a config left out, and the count of transformers 5.24 with it
+    'google/gemma-4-E2B-it': (dict(audio_config=dict(model_type='gemma4_audio')), 5_104_297_504), 'google/gemma-4-E4B-it': (dict(audio_config=dict(model_type='gemma4_audio')), 7_941_100_832)}
+
 
 def keys_read():
     "Every word in quotes of the notebooks that read configs"
-    text = ''.join(''.join(c['source']) for n in ('06_config_keys','11a_encoder_blocks','11b_image_encoders','11c_audio_encoders','11d_towers','12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
+    text = ''.join(''.join(c['source']) for n in ('06_config_keys','11a_encoder_blocks','11b_image_encoders','11c_checkpoint_encoders','11d_audio_encoders','11e_towers','12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
     return set(re.findall(r"'([A-Za-z_][A-Za-z_0-9]*)'", text))|ALWAYS
 
 
@@ -108,6 +111,8 @@ def main(data):
     rows = [json.loads(l) for l in (Path(data)/'model_catalogue.jsonl').read_text().splitlines()]
     variants = [json.loads(l) for l in (Path(data)/'model_variants.jsonl').read_text().splitlines()]
     read, sources, names, entries, kept = keys_read(), {}, {}, [], []
+    for r in rows:
+        if r['id'] in COMPLETED: r['config'],r['params_computed'] = {**r['config'], **COMPLETED[r['id']][0]},COMPLETED[r['id']][1]
     for r in sorted(rows, key=lambda r: r['id'].lower()):
         c = r['config']
         t = c.get('text_config') or c

@@ -17,7 +17,7 @@ PLAIN = {'rope_parameters', 'rope_scaling', 'dtype', 'torch_dtype', 'model_type'
 
 def keys_read():
     "Every word in quotes of the notebooks that read configs: a superset of the keys"
-    text = ''.join(''.join(c['source']) for n in ('06_config_keys', '11a_encoder_blocks', '11b_image_encoders', '11c_audio_encoders', '11d_towers', '12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
+    text = ''.join(''.join(c['source']) for n in ('06_config_keys', '11a_encoder_blocks', '11b_image_encoders', '11c_checkpoint_encoders', '11d_audio_encoders', '11e_towers', '12_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
     return set(re.findall(r"'([A-Za-z_][A-Za-z_0-9]*)'", text))-PLAIN
 
 
@@ -89,6 +89,7 @@ def main(wheel, count=False):
         try: d = CONFIG_MAPPING[t]().to_dict()
         except Exception: continue
         todo += [v['model_type'] for v in d.values() if isinstance(v, dict) and v.get('model_type')]
+        todo += [t+part for part in ('_text','_vision','_audio','_encoder')]  # parts that the default leaves out
         todo += [x['model_type'] for v in d.values() if isinstance(v, dict) for x in v.values() if isinstance(x, dict) and x.get('model_type')]
         moved = stable(CONFIG_MAPPING[t], d)
         out[t] = {k: v for k,v in d.items() if k in read and k not in moved and small(v)}

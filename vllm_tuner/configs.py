@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from .config_keys import Reader, defaults
-from .layers import Attention, CrossAttention, Dense, Indexer, LinearAttention, Layers, MLA, Mamba, ModelArch, MoE, NoFFN, NoMixer, Rope, RopeScaling, mixer_params
+from .layers import Attention, CrossAttention, Dense, Indexer, LinearAttention, Layers, MLA, Mamba, ModelArch, MoE, NoFFN, NoMixer, Rope, RopeScaling
 from .quant import quant
 from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, new_axes
 from .towers import towers
@@ -61,6 +61,7 @@ nemotron: up ln
 orion: ln
 stablelm stablelm_epoch: ln
 cohere: tied 1
+embedding_gemma2: tied 4 qk alt6
 cosmos3_edge: up
 muse_glimmer muse_spark: 4 gate
 cohere2: tied 1 alt4
@@ -379,7 +380,7 @@ def dense(
     H = c.need('hidden_size')
     own = c.int('shared_intermediate_size') if 'states' in h else 0  # Granite-4 without experts: the shared feed-forward is the only one
     i = width or own or c.int('dense_intermediate_size') or c.int('intermediate_size_mlp') or c.int('intermediate_size') or 4*H
-    if c.config.get('model_type')=='qwen': i //= 2  # Qwen-1 states both halves of the gate together
+    if c.config.get('model_type') in ('qwen','molmo'): i //= 2  # they state both halves of the gate together
     if c.flag('block_auto_adjust_ff_dim'): m = c.int('block_multiple_of',256); i = -(-int(int(2*i/3)*(c.real('block_ffn_dim_multiplier') or 1))//m)*m
     return Dense(i, not _up(c,h), _biases(c,h)[2], extra=(2 if 'xielu' in h else 0)+(i if 'subnorm' in h else 0)+(H if 'down' in h else 0))
 
@@ -550,9 +551,14 @@ def _zamba2(c, h, kind, sparse):
     if kind!='hybrid': return Layers(1, m, NoFFN(), 1)
     H,r,i = c.need('hidden_size'),c.int('adapter_rank') or 0,c.need('intermediate_size')
     n,d = c.need('num_attention_heads'),c.int('attention_head_dim') or 2*H//c.need('num_attention_heads')
-    a = Attention(n, c.int('num_key_value_heads') or n, d, rope=rope(c,d) if c.flag('use_mem_rope') else None)
+    a = Attention(n, c.int('num_key_value_heads') or n, d, rope=rope(c,d) if c.flag('use_mem_rope') else None, reused=True)
     adapters = r*(H+2*i) + (3*r*(2*H+n*d) if c.flag('use_shared_attention_adapter') else 0)
-    return Layers(1, replace(m, beside=a, extra=H*H + adapters - mixer_params(a,H)), NoFFN(), 1)
+    return Layers(1, replace(m, beside=a), NoFFN(), 1, extra=H*H, divided=adapters)
+
+def _hrm(c, h, kind, sparse):
+    "HRM: a low and a high stack, passed again and again; a cache for every pass, parameters once"
+    l,n,low = plain_layer(c,h,kind,sparse),c.int('num_layers_per_stack') or 16,c.int('L_cycles') or 3
+    return replace(l, reused=c.layer//n not in (0,low))
 
 def _dory(c, h, kind, sparse):
     "Dory: attention or feed-forward per layer, no norms but scales"
@@ -560,7 +566,7 @@ def _dory(c, h, kind, sparse):
     a = attention(c,h,kind)
     return Layers(1, replace(a, extra=2*a.heads*a.head_dim), NoFFN(), 0, extra=c.need('hidden_size'))
 
-_LAYERS = {'dory':_dory, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
+_LAYERS = {'dory':_dory, 'hrm_text':_hrm, 'embedding_gemma2':_gemma4, 'nemotron_h':_single, 'nemotron_h_puzzle':_single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
 
 # %% ../nbs/12_configs.ipynb #c016
@@ -599,7 +605,8 @@ def _zamba2_shared(c):
     "The blocks that Zamba2's hybrid layers take turns to use: attention over the layer's input and the embedding together"
     H,n,i = c.need('hidden_size'),c.need('num_attention_heads'),c.need('intermediate_size')
     d,kv = c.int('attention_head_dim') or 2*H//n,c.int('num_key_value_heads') or n
-    return (c.int('num_mem_blocks') or 1)*(2*H*(n+2*kv)*d + n*d*H + 3*H*i + 3*H)
+    blocks = c.int('num_mem_blocks') or 1
+    return blocks*3*H, blocks*(2*H*(n+2*kv)*d + n*d*H + 3*H*i)
 
 def _unloaded(c, h):
     "Parameters of an encoder's checkpoint that vLLM leaves out: the pooler of BERT, the head of a masked language model"
@@ -620,7 +627,8 @@ def _frame(c, h, f):
     E = c.int('word_embed_proj_dim')
     if E and E!=H: out['embed_dim'],extra = E,extra+2*E*H
     if f=='mllama': extra += 8*H  # rows of the embedding for the picture's tokens
-    if f=='zamba2': extra += _zamba2_shared(c)
+    if f=='embedding_gemma2': extra += c.need('num_hidden_layers')*H*(c.int('hidden_size_per_layer_input') or 512) + H + H*(c.int('embedding_dim') or 768)
+    if f=='zamba2': whole,out['divided'] = _zamba2_shared(c); extra += whole
     if f=='diffusion_gemma': extra += 3*H*c.need('intermediate_size') + H  # the feed-forward that conditions on its own draft
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
     for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
@@ -647,7 +655,7 @@ def _draft(c, h, f, layers):
 
 # %% ../nbs/12_configs.ipynb #c053
 _PLAIN_FAMILIES = frozenset('kimi_k2 kimi_k25 kimi_k3 kimi_vl deepseek deepseek_vl_v2 minicpm minicpmv minicpmo internlm internlm2 internlm3 baichuan yi aquila xverse telechat2 telechat3 teleflm solar decilm step1 step3_text step3_vl dots1 bailing_moe '
-                            'ernie4_5 phi4mm phi3_v phi3small molmo ovis internvl_chat h2ovl_chat eagle_2_5_vl granite granitemoe'.split())
+                            'ernie4_5 phi4mm phi3_v phi3small molmo ovis ovis2_5 internvl_chat h2ovl_chat skywork_chat NVLM_D interns1 eagle_2_5_vl granite granitemoe dots_ocr Keye KeyeVL1_5 openvla ultravox kimi_audio midashenglm isaac telechat nanbeige PanguEmbedded Llama_Nemotron_Nano_VL'.split())
 
 _SHAPES = re.compile(r'dim|size|head|layer|expert|rank|width|state|kernel|group|window|pattern|interval|period|freq|ratio|moe|mixer|block|conv|share|compress|sparse|latent|^n_|^num_|loop|depth')
 
@@ -696,6 +704,8 @@ def _all_layers(c, h, f):
     c.layer = 0
     return out
 
+_WRITE = ('LMHeadModel','ChatGLMModel','ChatModel','UltravoxModel','OmniModel','MiDashengLMModel','MossAudioModel')  # classes named like encoders that write text
+
 def _parse(config, name):
     t = text_part(config)
     outer = str(config.get('model_type') or '')
@@ -705,7 +715,7 @@ def _parse(config, name):
     groups,order = _group(layers)
     archs = config.get('architectures')
     cls = str(archs[0]) if isinstance(archs,(list,tuple)) and archs else ''
-    pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith('LMHeadModel') and not cls.startswith('ChatGLM')
+    pooled = cls.endswith(('Model','ForSequenceClassification','RewardModel','ForMaskedLM','ForTokenClassification')) and not cls.endswith(_WRITE)
     frame = {'task':'embed' if pooled else 'generate', **_frame(c,h,f)}
     aside = config.get('hf_quant_config')
     q = quant(config if 'quantization_config' in config or not isinstance(aside,dict) else {'quantization_config':{'quant_method':'modelopt', **aside.get('quantization',{})}})

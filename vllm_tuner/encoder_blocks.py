@@ -80,8 +80,9 @@ def tower(
     patches:int=0,        # tokens inside the encoder for it
     out:int=0,            # width handed over, 0 for the language model's
     unloaded:int=0,       # in the checkpoint, but not built by vLLM
+    by_heads:int=0,       # divided where the ranks share the heads evenly, whole where not
 )->Tower:
     "An encoder put together"
     n,E,I,heads,*_ = facts(c)
     divided,rest = parts
-    return Tower(kind, divided+rest+fixed+shared+unloaded, E, n, tokens, patches, I, heads, out, (('tp',divided+shared),('all',rest+fixed)))
+    return Tower(kind, divided+rest+fixed+shared+unloaded+by_heads, E, n, tokens, patches, I, heads, out, (('tp',divided+shared), ('all',rest+fixed), *([('heads',by_heads)] if by_heads else [])))

@@ -25,6 +25,18 @@ class Speculative:
     num_speculative_tokens:int      # proposed per step
     model:object|None=None          # the drafter's `ModelArch`, where it is a model of its own
     draft_tensor_parallel_size:int|None=None  # 1 or the target's, `None` for the target's
+    prompt_lookup_max:int|None=None # longest n-gram that is looked up, tokens
+    prompt_lookup_min:int|None=None # the shortest one
+
+    @classmethod
+    def read(cls,
+        config:dict, # as in vLLM's JSON
+    )->'Speculative':
+        "The keys that matter here; those that only steer how tokens are accepted are left aside"
+        known = {f.name for f in fields(cls)}
+        if 'num_speculative_tokens' not in config: raise ValueError('speculative_config names no num_speculative_tokens; add how many tokens are proposed per step')
+        rest = {k:v for k,v in config.items() if k in known}
+        return cls(**{'method':'ngram' if 'prompt_lookup_max' in config or 'model' not in config else 'draft_model', **rest})
 
 # %% ../nbs/16_engine.ipynb #c007
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,7 @@ class Engine:
     # multi-modal
     limit_mm_per_prompt:tuple[tuple[str,int],...]|None=None  # items of each modality in one prompt
     skip_mm_profiling:bool=False             # no encoder pass while profiling
+    mm_encoder_tp_mode:str='weights'         # 'data': every rank has the whole encoder and works on items of its own
     language_model_only:bool=False           # encoders are not loaded
     # this package
     env:tuple[tuple[str,str],...]=()         # VLLM_* environment variables that matter
@@ -110,7 +123,7 @@ class Engine:
             if (v:=getattr(self,name)) is not None: object.__setattr__(self, name, tuple(human_int(x, name) for x in v))
         for name in ('env','limit_mm_per_prompt'):
             if isinstance(v:=getattr(self,name), dict): object.__setattr__(self, name, tuple(sorted((str(k),x if name!='env' else str(x)) for k,x in v.items())))
-        if isinstance(s:=self.speculative_config, dict): object.__setattr__(self, 'speculative_config', Speculative(**s))
+        if isinstance(s:=self.speculative_config, dict): object.__setattr__(self, 'speculative_config', Speculative.read(s))
 
     def resolve(self,
         arch,   # `ModelArch`

@@ -111,8 +111,8 @@ def _internvl(c, H, top):
     rms = c.config.get('norm_type')=='rms_norm'
     tiles = (top.get('max_dynamic_patch') or 12)+1
     divided,rest = blocks(n,E,I,qkv_bias=bias,norm_bias=not rms,extra=2*E+(2*E if qk else 0))
-    whole = n*(4*E*E+3*E*bias)*(c.config.get('model_type')=='internvl_vision')  # `interns1_vit.py` divides the feed-forward alone
-    return tower('image', c, (divided-whole,rest+whole), ch*p*p*E + E + (k+1)*E + E + 2*m + mlp(m,H,H), tokens=k//4*tiles, patches=(k+1)*tiles)
+    attn,apart = n*(4*E*E+3*E*bias),c.config.get('model_type') in ('internvl_vision','interns1_vision')  # `interns1_vit.py` divides the feed-forward alone
+    return tower('image', c, (divided-attn,rest+attn*apart), ch*p*p*E + E + (k+1)*E + E + 2*m + mlp(m,H,H), tokens=k//4*tiles, patches=(k+1)*tiles, by_heads=attn*(not apart))
 
 def _glm4v(c, H, top):
     n,E,I,_,p,image,ch = facts(c)
@@ -201,11 +201,14 @@ def _muse(c, H, top):
 
 def _radio(c, H, top):
     "RADIO: positions for large pictures, registers, layer scales nowhere; pixel shuffle and two matrices (`radio.py`)"
-    n,E,I,_,p,_,ch = facts(c)
-    side = (c.int('max_img_size') or 2048)//p
-    stem = (1 + (c.int('video_temporal_patch_size') or 0))*ch*p*p*E + side*side*E + (c.int('num_registers') or 0)*E + E*0
+    args = c.sub('args')
+    known = next((v for k,v in {'vit_huge':(32,1280), 'vit_large':(24,1024), 'vit_base':(12,768)}.items() if str(args.get('model')).startswith(k)), None)
+    shape = Reader({**c.config, **(dict(num_hidden_layers=known[0], hidden_size=known[1], num_attention_heads=known[1]//(80 if known[1]==1280 else 64)) if known else {})}, 'radio')
+    n,E,I,_,p,_,ch = facts(shape)
+    side = (args.get('cpe_max_size') or c.int('max_img_size') or 2048)//p
+    stem = (1 + (c.int('video_temporal_patch_size') or 0))*ch*p*p*E + side*side*E + (args.get('register_multiple') or c.int('num_registers') or 0)*E
     m,inner = 4*E,top.get('projector_hidden_size') or 4*H
-    return tower('image', c, blocks(n,E,I), stem + m, mlp(m,inner,H,bias=False), tokens=256*13, patches=1024*13)
+    return tower('image', shape, blocks(n,E,I), stem + m, mlp(m,inner,H,bias=False), tokens=256*13, patches=1024*13)
 
 def _cosmos_edge(c, H, top):
     "SigLIP-2, four patches to a token (`cosmos3_edge.py`)"
@@ -235,7 +238,7 @@ IMAGES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_enc
     'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax, 'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3,
     'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip, 'cohere2_vision':_cohere2_vision, 'gemma3n_vision':_mobilenet, 'aria':_aria, 'llava':_llava, 'llava_next':_llava, 'llava_next_video':_llava, 'llava_onevision':_llava, 'blip-2':_blip2, 'blip_2_vision_model':_blip2,
     'ernie4_5_vl_moe':_ernie, 'ernie4_5_vl':_ernie, 'ernie4_5_vl_moe_vision':_ernie, 'exaone4_5_vision':_qwen25_vl, 'glm_ocr':_glm_ocr, 'glm_ocr_vision':_glm_ocr, 'molmo2':_molmo2,
-    'minicpmv4_6':_minicpm46, 'minicpmv4_7':_minicpm46, 'minicpm_ocr':_minicpm46, 'muse_glimmer':_muse, 'muse_glimmer_vision':_muse, 'radio':_radio, 'nemotron_h_omni':_radio, 'qianfan_ocr':_internvl,
+    'minicpmv4_6':_minicpm46, 'minicpmv4_7':_minicpm46, 'minicpm_ocr':_minicpm46, 'muse_glimmer':_muse, 'muse_glimmer_vision':_muse, 'radio':_radio, 'Llama_Nemotron_Nano_VL':_radio, 'NemotronH_Nano_VL_V2':_radio, 'interns1':_internvl, 'interns1_vision':_internvl, 'skywork_chat':_internvl, 'h2ovl_chat':_internvl, 'NVLM_D':_internvl, 'nemotron_h_omni':_radio, 'qianfan_ocr':_internvl,
     'qianfan_ocr_vision':_internvl, 'cosmos3_edge':_cosmos_edge, 'cosmos3_edge_vision':_cosmos_edge}
 
 FIRST = ('paddleocr_vl','cohere2_vision','lfm2_vl','gemma3','paligemma','idefics3','smolvlm','minimax_m3_vl','kimi_k25','kimi_k3','internvl_chat','aria','blip-2','llava','llava_next','llava_next_video','llava_onevision','minicpmv4_6','minicpmv4_7','minicpm_ocr','molmo2')  # their own name decides

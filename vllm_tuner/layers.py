@@ -46,6 +46,7 @@ class Attention:
     causal:bool=True          # `False` for encoders: nothing is cached
     rope:Rope|None=None       # its rotary embedding
     latent_q:int=0            # low-rank width of the query projection, 0 for a full one
+    reused:bool=False         # its matrices are those of an earlier layer: a cache of its own, no parameters
     extra:int=0               # further parameters of this mixer on every rank
 
     def __post_init__(self):
@@ -185,6 +186,7 @@ class Layers:
     norm_bias:bool=False # the norms have a bias (LayerNorm)
     extra:int=0          # further parameters of the layer on every rank
     divided:int=0        # further parameters that tensor-parallel ranks divide
+    reused:bool=False    # a second pass through an earlier layer: computed and cached again, but no parameters
 
 @dataclass(frozen=True, slots=True)
 class Tower:
@@ -234,6 +236,7 @@ class ModelArch:
     encoder_tokens:int=0              # tokens its encoder makes of one item
     draft:tuple[Layers,...]=()        # multi-token-prediction layers in the checkpoint: loaded only with speculative decoding
     extra:int=0                       # further parameters outside the layers, on every rank
+    divided:int=0                     # further parameters outside the layers that tensor-parallel ranks divide
     rope_scaling:RopeScaling|None=None  # context stretching of the text model
     task:str='generate'               # 'generate', 'embed', 'transcribe'
     kv_dtype:str|None=None            # cache dtype that the checkpoint itself asks for
@@ -263,6 +266,7 @@ class ModelArch:
 
 # %% ../nbs/10_layers.ipynb #c031
 def _attention_params(a, H):
+    if a.reused: return 0
     q,kv = a.heads*a.head_dim, 0 if a.shares_kv else a.kv_heads*a.head_dim
     v,out = 0 if a.shares_kv or a.k_eq_v else a.kv_heads*a.v_dim, a.heads*a.v_dim
     low = H*a.latent_q + a.latent_q if a.latent_q else 0
@@ -334,7 +338,7 @@ def layers_params(
     H:int,    # width of the residual stream
 )->int:       # parameters of all of them
     "Parameters of a layer group"
-    return g.n*(mixer_params(g.mixer,H) + ffn_params(g.ffn,H) + g.norms*H*(1+g.norm_bias) + g.extra + g.divided)
+    return 0 if g.reused else g.n*(mixer_params(g.mixer,H) + ffn_params(g.ffn,H) + g.norms*H*(1+g.norm_bias) + g.extra + g.divided)
 
 def param_count(
     arch:ModelArch,     # the checkpoint
@@ -346,7 +350,7 @@ def param_count(
     norms = (arch.embed_norms*E+arch.final_norms*H)*(1+arch.norm_bias)
     layers = sum(layers_params(g,H) for g in (*arch.groups, *arch.encoder, *(arch.draft if draft else ())))
     c = dict(arch.custom)
-    return table + norms + layers + sum(t.params for t in arch.towers) + arch.extra + c.get('ple_vocab',0)*c.get('ple_width',0) + c.get('not_loaded',0)
+    return table + norms + layers + sum(t.params for t in arch.towers) + arch.extra + arch.divided + c.get('ple_vocab',0)*c.get('ple_width',0) + c.get('not_loaded',0)
 
 # %% ../nbs/10_layers.ipynb #c025
 @lru_cache(4096)

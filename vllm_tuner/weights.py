@@ -33,14 +33,16 @@ HABITS = {
     'shared experts whole where sequences are spread':'AXK1 Deepseek Kimi GlmMoeDsa Glm5Next Llama4 NemotronH Pangu OpenPangu Qwen3Next Qwen3_5 MistralLarge3 Dots3',  # `is_sequence_parallel`
     'norms over all heads are divided':'MiniMax',
     'windows rotate on their own':'Gemma3',                  # another base, though a config may be silent about it
-    'runs on transformers':'Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
+    'runs on transformers':'EmbeddingGemma2 Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
     'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
     'embedding is whole':'Whisper',
+    'vocabulary head':'BertForMaskedLM',                     # SPLADE's, whole on every rank
     'pooler with a head':'LlamaModel MistralModel Qwen2Model JinaEmbeddingsV5Model',  # made from classes that have one
     'deep features of images':'Qwen3VL Qwen3OmniMoe',         # of three of the encoder's layers, added to the first layers
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
     'encoder sees videos, too':'Qwen Intern GlmOcr Glm4 Keye MiniCPMV Molmo2 Ovis2_5 LlavaOnevision MuseGlimmer Phi4MM HCXVision OpenPangu MiMoV2Omni NemotronH_Nano Gemma4',
     'encoder in fp8, too':'Mistral3 Pixtral Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5',  # unless the checkpoint names modules inside it
+    'encoder may be copied':'Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5 Qwen3Omni Qwen4Exp Glm4v GlmOcr InternVL KimiK KimiVL MiniCPMV Llama4 OpenCUA Step3VL Step3p7 DotsOCR Eagle2_5 Isaac Cosmos3 CohereCompass MuseGlimmer MuseSpark',  # `supports_encoder_tp_data`
     'encoder is whole':'Gemma4 Gemma3n DiffusionGemma',                              # the Transformers library's own modules
     'inputs per layer are kept':'Gemma3nForCond Gemma4ForCond',  # for every token of a step, by the class that sees and hears
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
@@ -107,6 +109,7 @@ def attention(
     s:Split,     # the layout
 )->list[Matrix]:
     "Matrices of softmax attention on one rank"
+    if a.reused: return []
     H,heads,kv = s.hidden, max(1,a.heads//s.tp), 0 if a.shares_kv and not s.reread else max(1,a.kv_heads//s.tp)
     p = 'self_attn.'
     rows = (heads*(2 if a.gate else 1)+kv)*a.head_dim + kv*a.v_dim
@@ -258,6 +261,7 @@ def layer(
     s:Split, # the layout
 )->list[Matrix]:
     "Everything in one layer of a group"
+    if g.reused: return []
     return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra+g.divided//s.tp)) if m.out]
 
 def ends(
@@ -279,6 +283,7 @@ def ends(
     if last or has(arch,'final norm on every stage'): out += [_vector(arch.final_norms*norms)]
     if head and not arch.tied and (last or has(arch,'head on every stage')): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
     if arch.head_bias and (last or has(arch,'head on every stage')) and not has(arch,'runs on transformers'): out += [_vector(rows)]
+    if last and has(arch,'vocabulary head'): out += [_vector(s.hidden*(s.hidden+3) + arch.vocab*(s.hidden+1))]
     return [m for m in out if m.out]
 
 # %% ../nbs/20_weights.ipynb #c027
@@ -438,17 +443,18 @@ def tower_bytes(
     engine,   # `Engine`
 )->int:
     "Bytes of the encoders beside the language model"
-    q,tp = st.arch.quant, 1 if has(st.arch,'encoder is whole') else st.split.tp
+    copied = engine.mm_encoder_tp_mode=='data' and has(st.arch,'encoder may be copied') and st.version>=(0,10,1)
+    q,tp = st.arch.quant, 1 if copied or has(st.arch,'encoder is whole') else st.split.tp
     small = q is not None and q.method=='fp8' and q.linear is not None and has(st.arch,'encoder in fp8, too') and not any(_inside(t) for _,t,_ in q.rules)
     each = {'tp':1+4/(q.linear.rows*q.linear.cols or 2**32) if small else st.size, 'all':st.size}  # bytes of a parameter
-    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int((n//tp if how=='tp' else n)*each[how]) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
+    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int((n//tp if how=='tp' or how=='heads' and t.heads%tp==0 else n)*each.get(how,each['tp'])) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
 
 # %% ../nbs/20_weights.ipynb #c031
 def _outside(arch, s):
     "Parameters outside layers; the projections of per-layer inputs are divided"
     w,H = dict(arch.custom).get('ple_width',0),arch.hidden
     norm = (arch.extra-w*H)%(H*H)
-    return norm + (arch.extra-norm)//s.tp if w else arch.extra
+    return (norm + (arch.extra-norm)//s.tp if w else arch.extra) + arch.divided//s.tp
 
 def weight_parts(
     arch:ModelArch, # the checkpoint
