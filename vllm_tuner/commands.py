@@ -54,7 +54,8 @@ def planned(a:Ask, s:Subject, w): # `Plan`
 
 def siblings(name:str)->tuple: # `ModelArch` each
     "Re-releases of a model in fewer bits that the catalogue knows"
-    from vllm_tuner.models import arch, card, search
+    from vllm_tuner.models import arch, card
+    from vllm_tuner.checkpoints import search
     return tuple(arch(i) for i in search(name.rstrip('/').split('/')[-1]) if card(i).base.lower()==name.lower() and arch(i).quant)
 
 @command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
@@ -146,7 +147,8 @@ def _matching(names, words, key=str): return [n for n in names if all(w.lower() 
 @command('[WORDS]', 'vllm-tuner models qwen3')
 def models(a:Ask)->Answer:
     "search the catalogue of models, or show one"
-    from vllm_tuner.models import arch, card, search
+    from vllm_tuner.models import arch, card
+    from vllm_tuner.checkpoints import search
     hits = search(' '.join(a.words))
     if len(a.words)==1 and (not hits or a.words[0] in hits): return _one_model(a.words[0], arch(a.words[0]), hits)
     if not hits: raise ValueError(f"no model of the catalogue has all of {' '.join(a.words)[:60]!r} in its name; `vllm-tuner models` lists them, and any folder or config.json will do")

@@ -72,7 +72,8 @@ def _speculation(s)->dict:
     "A drafter as vLLM's JSON"
     out = {'method':s.method, 'num_speculative_tokens':s.num_speculative_tokens}
     if s.model is not None: out['model'] = s.model if isinstance(s.model,str) else s.model.name
-    if s.draft_tensor_parallel_size: out['draft_tensor_parallel_size'] = s.draft_tensor_parallel_size
+    for k in ('draft_tensor_parallel_size','prompt_lookup_max','prompt_lookup_min'):
+        if getattr(s,k): out[k] = getattr(s,k)
     return out
 
 # %% ../nbs/17_flags.ipynb #c010
@@ -169,7 +170,7 @@ def _unpack(field:str, raw)->tuple[dict,list[str]]:
         except ValueError: return {}, [f'--{field.replace("_","-")} {raw[:60]!r} is not JSON']
     if not isinstance(raw,dict): return {}, [] if isinstance(raw,int) else [f'--{field.replace("_","-")} must be a JSON object, not {str(raw)[:40]!r}']
     if field=='speculative_config':
-        known = {k:raw[k] for k in ('method','num_speculative_tokens','draft_tensor_parallel_size','model') if raw.get(k) is not None}
+        known = {k:raw[k] for k in ('method','num_speculative_tokens','draft_tensor_parallel_size','model','prompt_lookup_max','prompt_lookup_min') if raw.get(k) is not None}
         known.setdefault('method', 'draft_model' if 'model' in known else 'ngram')
         if 'num_speculative_tokens' not in known: return {}, ['--speculative-config needs num_speculative_tokens']
         return {field:known}, []
