@@ -10,7 +10,7 @@ from .cuda_graphs import captures, graph_bytes
 from .engine import Engine
 from .layers import Attention, Dense, Layers, ModelArch
 from .logs import Observed
-from .models import PRECISIONS
+from .checkpoints import PRECISIONS
 from .quant import quant
 from .units import GiB, gib
 from .weights import resident_bytes
