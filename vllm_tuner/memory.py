@@ -118,7 +118,7 @@ class Memory:
     after:int=0      # workspaces and tables made after the cache is allocated
     engine:object=None  # the resolved engine
     spread:tuple=()  # (term, share of it, GiB besides): one spread of each term
-    open:tuple=()    # (term, bytes of it that another answer to what the engine leaves open would save)
+    left_open:tuple=()  # (term, bytes of it that another answer to what the engine leaves open would save)
     given:bool=False # the cache was given in bytes, not left over
 
     @property
@@ -177,7 +177,7 @@ class Memory:
         "Where the observed value lies with probability `level`"
         if name not in _TERMS: raise ValueError(f'{name!r} is no term of the ledger; take one of {", ".join(_TERMS)}')
         if isinstance(level,bool) or not isinstance(level,(int,float)) or not 0<level<1: raise ValueError(f'level is {level} but must lie between 0 and 1, such as 0.9')
-        v,s,saved = getattr(self,name), self.sigma(name)*_tail(level), dict(self.open)
+        v,s,saved = getattr(self,name), self.sigma(name)*_tail(level), dict(self.left_open)
         if name=='kv_cache': return int(v-s), int(v+s+(0 if self.given else sum(saved.values())))
         return max(0, int(v-s-saved.get(name,0))), int(v+s)
 
