@@ -12,7 +12,8 @@ from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
 from vllm_tuner.inference import implied
 from vllm_tuner.logs import Observed
-from vllm_tuner.checkpoints import PRECISIONS, arch, catalogue
+from vllm_tuner.models import arch
+from vllm_tuner.checkpoints import PRECISIONS, catalogue
 from vllm_tuner.quant import quant
 
 FIELDS = {f.name for f in fields(Engine)}
