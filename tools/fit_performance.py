@@ -331,19 +331,19 @@ def show(title, fig):
 # ---------------------------------------------------------------- fitting
 
 SIGMA = {'tpot':.10, 'out':.15, 'ttft':.30, 'e2e':.15}   # what a metric may be off
-OWN = {'tpot':.05, 'out':.07, 'ttft':.15, 'e2e':.07}      # by what all points of a source may be off together
+OWN = {'tpot':.025, 'out':.035, 'ttft':.08, 'e2e':.035}     # by what all points of a source may be off together
 DEVIATIONS = (('read:{f}@{a}',.12),('math:{f}@{a}',.12),('expert_read:{f}@{a}',.3),('expert_math:{f}@{a}',.25),('kv@{a}',.08),('attention@{a}',.25),('layer@{a}',.25),('moe_layer:{k}',.25),('moe_layer:{k}@{a}',.35),('gpu@{g}',.05))
 
 def parameters(bench):
     "Names, prior values and standard deviations: the shipped ones, and the deviations that the data can speak about"
     names = {k:(v['prior'],v['sd'],v['what']) for k,v in shipped()['coefficients'].items() if not v.get('deviation')}
-    for l,d,*_ in bench.groups:
+    for l,d,e,*_ in bench.groups:
         a = architecture(d)
         fams = [('dense',m.family) for m in l.dense]+[('expert',r.family) for r in l.routed]
         for pattern,sd in DEVIATIONS:
             for kind,f in fams:
                 if kind=='dense' and pattern.startswith(('expert','moe')): continue
-                names.setdefault(pattern.format(f=f,k=fused(f),a=a,g=d.name), (1.,sd,'deviation'))
+                names.setdefault(pattern.format(f=f,k=fused(f,d.capability,e.vllm_version),a=a,g=d.name), (1.,sd,'deviation'))
     return names
 
 def starved(f):

@@ -89,11 +89,14 @@ def family(
     return 'w8a16' if l.bits>=8 else 'w4a16'
 
 def fused(
-    family:str, # kernel family
+    family:str,               # kernel family
+    capability:tuple[int,int],# the device's
+    version:str='0.33.0',     # of vLLM
 )->str:                       # 'fused', 'marlin', 'block', 'triton'
-    "Which kernels run a mixture of experts: one fused call on Blackwell in 4 bit, Marlin, DeepGEMM's blocks, or Triton"
+    "Which kernels run a mixture of experts: one fused call on Blackwell, Marlin, DeepGEMM's blocks, or Triton"
     if family=='nvfp4': return 'fused'
-    return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin','fp8_block':'block'}.get(family,'triton')
+    if family=='fp8_block' and capability[0]==10: return 'fused' if release(version)>=(0,18,0) else 'block'
+    return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin'}.get(family,'triton')  # Hopper prefers Triton for fp8 blocks: vllm 0.19 fused_moe/oracle/fp8.py
 
 def unit(
     family:str,               # kernel family
@@ -444,7 +447,7 @@ def _layers(l, t, d, e, whole):
     "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
     a = architecture(d)
     old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
+    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability,e.vllm_version))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
     kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers+t['helper']*l.helpers)
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
     return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
@@ -472,7 +475,8 @@ def _clock(l, t, d, e):
     bw,half,tp = d.bandwidth/whole,d.flops('bf16')/whole,e.tensor_parallel_size
     old = t['math_old'] if release(e.vllm_version)<(0,12,0) else 1.
     peak = lambda f: d.flops(unit(f, d.capability))*old/whole
-    kv_eff,mla = min(.97, t['kv']*t.get(f'kv@{architecture(d)}',1.)), t['mla']
+    narrow = t['kv_fp8']*t.get(f'kv_fp8@{architecture(d)}',1.) if e.kv_cache_dtype.startswith('fp8') else 1.
+    kv_eff,mla = min(.97, t['kv']*t.get(f'kv@{architecture(d)}',1.)*narrow), t['mla']
     experts = tuple((r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.experts, r.topk, r.ranks, r.replicas, r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))) for r in l.routed)
     prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)*(t['attention_triton'] if l.triton else 1.)
     latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
