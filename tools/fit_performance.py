@@ -264,7 +264,7 @@ def freeze(c, speed):
     if c.lab in LATE: raw['ttft'] = raw['ttft']+raw['tpot']
     raw = {a:add(w) for a,w in raw.items()}
     f = Frozen(c, rows, avg(idx).round().astype(int), {}, {}, {}, {}, run)
-    span = run.finish.max()-run.arrival.min(); N_in = float(run.input.mean())
+    N_in = float(run.input.mean())
     for _,st,_v in c.measured:
         kind = 'itlp' if st=='itl_p50' else st.split('_')[0]
         w = raw[kind]
@@ -273,7 +273,7 @@ def freeze(c, speed):
         f.weights[st] = w
         f.const[st] = (1.,N_in) if kind in ('ttft','e2e') else (0.,0.)
         f.sim[st] = value
-        if kind=='out': f.scale[st] = (c.replicas*run.replicas*run.output.sum(), span-(w*avg(d/k)).sum())
+        if kind=='out': total = c.replicas*run.replicas*run.output.sum(); f.scale[st] = (total, total/value-(w*avg(d/k)).sum())
     return f
 
 class Bench:
