@@ -10,9 +10,9 @@ from .units import ceil_div
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['SORTED', 'SAMPLED', 'OPT_IN', 'COMBINED', 'PINNED', 'UNCOMPILED', 'encoder_items', 'profiled_tower', 'items_v0',
-           'encoder_bytes', 'sampler_kind', 'logits_rows', 'sampler_bytes', 'table_bytes', 'compiles', 'fed_embeddings',
-           'compile_bytes', 'pinned_bytes']
+__all__ = ['CONVOLVED', 'SORTED', 'SAMPLED', 'OPT_IN', 'COMBINED', 'PINNED', 'UNCOMPILED', 'encoder_items', 'profiled_tower',
+           'items_v0', 'convolution_bytes', 'encoder_bytes', 'sampler_kind', 'logits_rows', 'sampler_bytes',
+           'table_bytes', 'compiles', 'fed_embeddings', 'compile_bytes', 'pinned_bytes']
 
 # %% ../nbs/23a_passes.ipynb #c006
 def encoder_items(
@@ -48,6 +48,17 @@ def items_v0(
     S,per = engine.max_num_seqs,sum(t.tokens for t in arch.towers if encoder_items(t,engine))
     return S if _crosses(arch) or not per else max(1, min(S, engine.max_num_batched_tokens//per))
 
+CONVOLVED = {'Qwen3ASRForConditionalGeneration','Qwen3OmniMoeForConditionalGeneration'}  # audio towers that begin with 2-D convolutions (qwen3_omni_moe_thinker.py: Qwen3OmniMoeAudioEncoder)
+
+def convolution_bytes(
+    tower,   # `Tower` for sound, of a model in `CONVOLVED`
+    items:int,# profiled together
+    b:int,   # bytes of an element
+)->int:      # bytes
+    "The first convolution's output over up to 500 chunks of 100 frames, its activation, and both once more in the layout of cuDNN"
+    chunks = min(500, items*tower.patches//50)     # two frames make a patch
+    return 4*b*chunks*480*64*50                    # channels, half the mel bands, half the frames
+
 def encoder_bytes(
     arch,   # `ModelArch`
     device, # `Device`
@@ -62,7 +73,8 @@ def encoder_bytes(
     tp = engine.tensor_parallel_size
     per = max(4*t.hidden + 2*(max(t.intermediate,t.hidden)//tp), 2*t.hidden + 8*t.hidden//tp)
     if _crosses(arch) and t.kind=='image': return n*t.tokens*b*(6*t.hidden + 2*t.intermediate//tp + t.tokens), out
-    return n*max(t.patches,t.tokens)*b*per + out, out
+    front = convolution_bytes(t,n,b) if t.kind=='audio' and arch.architecture in CONVOLVED else 0
+    return max(front, n*max(t.patches,t.tokens)*b*per) + out, out
 
 # %% ../nbs/23a_passes.ipynb #c011
 SORTED = 38.2    # bytes per entry of torch's sort on the GPU, from V0 logs at five vocabularies (`tools/fit_memory.py`)
