@@ -22,10 +22,11 @@ RELEASED = (('2024-06','0.5.1'),('2024-09','0.6.1'),('2024-10','0.6.3'),('2024-1
             ('2025-05','0.9.0'),('2025-06','0.9.1'),('2025-07','0.10.0'),('2025-08','0.10.1'),('2025-09','0.10.2'),('2025-10','0.11.0'),('2025-11','0.11.2'),('2025-12','0.13.0'),('2026-01','0.14.1'),
             ('2026-02','0.16.0'),('2026-03','0.18.0'),('2026-04','0.19.1'),('2026-05','0.21.0'),('2026-06','0.22.1'),('2026-07','0.24.0'),('2026-08','0.27.0'),('2026-09','0.28.0'),('2026-10','0.31.0'),('2026-11','0.33.0'))  # month -> newest release
 
+V0_SAYS = r'activation peak memory takes|peak_torch_memory=|# CPU blocks'   # worker.py of engine V0
 # templates of the start-up log -> releases that print it so
 PRINTED = ((r'tokens, Maximum concurrency', ('0.28.0','0.99')), (r'consumed memory', ('0.27.0','0.99')), (r'CUDA graph pool memory', ('0.18.0','0.99')), (r'Estimated CUDA graph memory|Profiling CUDA graph', ('0.18.0','0.99')),
            (r'Setting attention block size', ('0.10.2','0.99')), (r'Model loading took [\d.]+ GiB memory', ('0.11.1','0.99')), (r'Model loading took \d+\.\d{4} GiB', ('0.8.3','0.14.0')), (r'took [\d.]+ GB', ('0.1.0','0.8.2')),
-           (r'PIECEWISE \d+/\d+[,;] FULL', ('0.11.0','0.99')), (r'PIECEWISE \d+', ('0.10.2','0.99')), (r'Available KV cache memory', ('0.9.0','0.99')))
+           (V0_SAYS, ('0.6.3','0.10.2')), (r'peak_torch_memory=', ('0.6.3','0.6.4')), (r'PIECEWISE \d+/\d+[,;] FULL', ('0.11.0','0.99')), (r'PIECEWISE \d+', ('0.10.2','0.99')), (r'Available KV cache memory', ('0.9.0','0.99')))
 
 def _number(v): return tuple(int(x) for x in (v.split('.')+['0','0'])[:3])
 
@@ -38,12 +39,13 @@ def version(r:dict)->tuple[str,str]: # release, how it is known: 'stated', 'prin
     low,high = (0,1,0),(0,99,0)
     for pattern,(a,b) in PRINTED:
         if re.search(pattern, text): low,high = max(low,_number(a)),min(high,_number(b))
-    if r['engine']=='v0': high = min(high,(0,10,2))
+    v0 = r['engine']=='v0' or re.search(V0_SAYS, text)
+    if v0: high = min(high,(0,10,2))
     when = (r['date_if_known'] or '')[:7]
     dated = next((v for d,v in reversed(RELEASED) if d<=when), None)
     if re.search(r'\bmain\b|nightly|0\.1\.dev', r['vllm_version'] or '') and not dated: dated = '0.29.0'
     if dated: return '.'.join(map(str, min(max(_number(dated),low),high))) if low<=high else dated, 'dated'
-    if r['engine']=='v0': return '0.7.3', 'engine'
+    if v0: return '.'.join(map(str,min((0,7,3),high) if r['engine']=='v0' else high)), 'engine'
     if low>=(0,27,0): return '0.29.0', 'printed'
     if low>=(0,18,0): return '0.19.1' if 'is equivalent' not in text else '0.21.0', 'printed'
     if 'for non-torch memory' in text and high>=(0,17,1): return '0.17.1', 'printed'   # the long line, without an estimate beside it
@@ -82,8 +84,9 @@ def _words(r):
     if re.search(r'LLM\(\)|offline LLM', notes): out['usage'] = 'llm'
     env = dict(re.findall(r'(VLLM_[A-Z0-9_]+)=(\S+?)(?=[\s;,(]|$)', f'{x} {r["notes"] or ""}'))
     if 'reserve (disabled' in notes: env['VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS'] = '0'
-    if r['engine']=='v0' : env.setdefault('VLLM_USE_V1','0')
-    if r['engine']=='v1' : env.setdefault('VLLM_USE_V1','1')
+    v0 = r['engine']=='v0' or re.search(V0_SAYS, r['evidence'] or '')
+    if v0: env.setdefault('VLLM_USE_V1','0')
+    elif r['engine']=='v1': env.setdefault('VLLM_USE_V1','1')
     if env: out['env'] = env
     return out
 

@@ -109,7 +109,7 @@ def _causes(a, b, params):
 def _beyond(a, b, oa, ob):
     "What the model cannot switch and the logs show"
     out = []
-    if oa.compiled and ob.compiled and oa.compiled!=ob.compiled: out.append(f'the first start compiled {oa.compiled}, the second {ob.compiled}: a cold compile raises the measured activation peak')
+    if oa.compiled and ob.compiled and oa.compiled!=ob.compiled and a.engine.compile_cache==b.engine.compile_cache: out.append(f'the first start compiled {oa.compiled}, the second {ob.compiled}: a cold compile raises the measured activation peak')
     if oa.free_gib and ob.free_gib and abs(oa.free_gib-ob.free_gib)>.3: out.append(f'{oa.free_gib:.2f} GiB were free at the first start and {ob.free_gib:.2f} GiB at the second: another process holds the difference')
     for k in ('weights','activation','non_torch'):
         ta,tb = measured(oa).get(k),measured(ob).get(k)

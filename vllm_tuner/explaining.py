@@ -65,12 +65,12 @@ def explanation_rows(
 _OPEN = (  # a field that a log may leave open, what else it could be, and how to say it
     ('max_num_batched_tokens', (2048,4096,8192,16384,32768), 'max_num_batched_tokens was {}'), ('max_num_seqs', (1,16,64,128,256,512,1024), 'max_num_seqs was {}'), ('tensor_parallel_size', (1,2,4,8), 'tensor_parallel_size was {}'),
     ('gpu_memory_utilization', (.8,.85,.9,.92,.95), 'gpu_memory_utilization was {}'), ('kv_cache_dtype', ('fp8','auto'), 'kv_cache_dtype was {}'), ('enforce_eager', (True,), 'no graphs were captured (enforce_eager)'),
-    ('quantization', ('fp8',), 'the weights were quantised to {} while loading'), ('language_model_only', (True,), 'the encoders were left out (language_model_only)'), ('enable_lora', (True,), 'LoRA was on'), ('usage', ('llm',), 'it was the offline class, whose defaults are larger'))
+    ('compile_cache', ('warm',), 'the compile cache was {}: an earlier start had filled it'), ('quantization', ('fp8',), 'the weights were quantised to {} while loading'), ('language_model_only', (True,), 'the encoders were left out (language_model_only)'), ('enable_lora', (True,), 'LoRA was on'), ('usage', ('llm',), 'it was the offline class, whose defaults are larger'))
 
 def _open_changes(x):
     "Engines that the log does not contradict, with what each would mean"
     o,e = x.observed,x.engine
-    said = {**dict(o.settings), **{k:1 for k,v in (('max_num_batched_tokens',o.max_num_batched_tokens),('gpu_memory_utilization',o.utilization)) if v is not None}}
+    said = {**dict(o.settings), **{k:1 for k,v in (('max_num_batched_tokens',o.max_num_batched_tokens),('gpu_memory_utilization',o.utilization),('compile_cache',o.compiled)) if v is not None}}
     conf = {k for k,_ in o.resolved}
     for name,values,words in _OPEN:
         if name in said or name in conf and name in ('tensor_parallel_size','kv_cache_dtype','enforce_eager'): continue
@@ -103,15 +103,14 @@ def _what_if(x, truth, base, params):
 # %% ../nbs/51a_explaining.ipynb #c009
 def _reasons(x, t):
     "Why one term may differ, where no setting explains it"
-    o,more = x.observed, t.gap>0
-    tower,spec,cold = bool(x.arch.towers), x.engine.speculative_config is not None, o.compiled=='cold'
+    more,tower,spec = t.gap>0, bool(x.arch.towers), x.engine.speculative_config is not None
     if t.name=='weights':
         r = t.observed/max(t.predicted,1e-9)
         if 1.7<r<2.3: return 'about twice the prediction: the checkpoint was probably not quantised as assumed, or split over half as many GPUs'
         if .4<r<.6: return 'about half the prediction: the checkpoint is probably quantised, or split over twice as many GPUs'
         return 'a drafter, LoRA slots, or a kernel that keeps a second layout of the weights' if more else 'a lighter checkpoint, encoders left out, or weights offloaded to the host'
     if t.name=='consumed': return 'a heavier or lighter checkpoint than assumed, or workspaces of the kernels in use: the two are printed in one sum since 0.27'
-    if t.name in ('activation','peak'): return ('the compiler started cold, and its benchmarks raise the measured peak; a warm start shows less' if cold else 'an encoder pass, a cold compile, or a larger step than assumed') if more else 'a smaller step, or an encoder pass that was skipped' + (' (this model has encoders)' if tower else '')
+    if t.name in ('activation','peak'): return 'an encoder pass, or a larger step than assumed' if more else 'a smaller step, or an encoder pass that was skipped' + (' (this model has encoders)' if tower else '')
     if t.name=='non_torch': return 'communicators (NCCL) or workspaces of the kernels in use' + (', or another process that took memory meanwhile' if more else '; negative values mean that another process freed memory meanwhile')
     if t.name in ('cuda_graph_estimate','cuda_graph'):
         n = x.observed.num_graphs
