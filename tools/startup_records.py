@@ -168,10 +168,11 @@ def from_corpus(r:dict)->dict: # our schema
     if r['tp'] is None: marks.append('tp_unknown')
     if r['gpu_memory_utilization'] is None: marks.append('util_default')
     if not r['gpu_name'] or UNNAMED.search(r['gpu_name']): marks.append('gpu_unnamed')
-    if re.search(r'does not agree|so the other rank binds|author reading|still releasing VRAM', r['notes'] or ''): marks.append('doubtful')  # the source itself says that the figure is not this start's pool
+    if re.search(r'still releasing VRAM', r['notes'] or ''): marks.append('shared')
     if 'max_num_batched_tokens' not in engine(r): marks.append('T_default')
     if r['max_num_seqs'] is None: marks.append('S_default')
     measured = {k:x for k,x in r['measured'].items() if x is not None and k.endswith(('_gib','_tokens','_blocks','_graphs','_concurrency'))}
+    if re.search(r'GiB[^.;]{0,60} does not agree|so the other rank binds|GiB per GPU is the author reading', r['notes'] or ''): measured.pop('available_kv_gib',None); marks.append('doubtful')  # the record itself says that the figure is not the pool: its tokens are kept
     if m:=re.search(r'consumed_gib=([\d.]+)', r['notes'] or ''): measured['consumed_gib'] = float(m[1])
     if m:=re.search(r'([\d.]+) GiB for consumed', r['evidence'] or ''): measured['consumed_gib'] = float(m[1])
     return {'id':r['id'], 'source':r['source_url'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':card, 'total_gib':total, 'engine':engine(r), 'version_from':how, 'marks':marks, 'graphs':graphs(r), 'measured':measured}
