@@ -18,7 +18,7 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['Candidate', 'share', 'candidate', 'heaviest', 'Shortlist', 'achieved', 'simulate_best']
+__all__ = ['Candidate', 'share', 'start', 'candidate', 'heaviest', 'Shortlist', 'achieved', 'simulate_best']
 
 # %% ../nbs/41a_candidates.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,19 @@ def share(
     return w if servers==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second/servers, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
 
 # %% ../nbs/41a_candidates.ipynb #c006
+def start(
+    arch,          # `ModelArch`
+    device,        # `Device`
+    engine:Engine, # flags
+    params=PARAMS, # corrections
+)->tuple:          # vLLM's sentence, '' if it starts; `Memory`, `None` if vLLM refuses before
+    "Would it start?"
+    try: said = refusal(arch, device, engine)
+    except ValueError as ex: said = str(ex)
+    if said: return said,None
+    m = memory(arch, device, engine, params)
+    return refusal(arch, device, engine, tuple(s.available for s in m.per_stage) if not engine.kv_cache_memory_bytes else m.kv_cache) or '',m
+
 def candidate(
     arch,                      # `ModelArch`
     device,                    # `Device`
@@ -86,12 +99,7 @@ def candidate(
     speed:Speed=PUBLIC,        # coefficients, of a machine that was measured
 )->Candidate:
     "Verdict, ledger and prediction of one configuration"
-    try: said = refusal(arch, device, engine)
-    except ValueError as ex: said = str(ex)
-    if said: return Candidate(arch, engine, replicas, None, None, said)
-    m = memory(arch, device, engine, params)
-    available = tuple(s.available for s in m.per_stage) if not engine.kv_cache_memory_bytes else m.kv_cache
-    said = refusal(arch, device, engine, available)
+    said,m = start(arch, device, engine, params)
     if said: return Candidate(arch, engine, replicas, m, None, said)
     e,servers = engine.resolve(arch, device), replicas*engine.data_parallel_size
     p = predict(arch, device, engine, share(workload,replicas), None if params==PARAMS else m.plan.kv_tokens, speed)

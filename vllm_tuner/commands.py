@@ -11,9 +11,9 @@ from .report import cache, describe, ledger, memory_data, notes, number, plain, 
 from .units import gib, human_int, show_count
 
 # %% auto #0
-__all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'siblings', 'plan', 'judged', 'memory', 'predict',
-           'check', 'models', 'gpus', 'log', 'fleet', 'cluster', 'cluster_blocks', 'cluster_data', 'sweep', 'tune',
-           'deploy', 'explore']
+__all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'plan', 'judged', 'memory', 'predict', 'check',
+           'models', 'gpus', 'log', 'fleet', 'cluster', 'cluster_blocks', 'cluster_data', 'sweep', 'tune', 'deploy',
+           'explore']
 
 # %% ../nbs/61a_commands.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,8 @@ def planned(a:Ask, s:Subject, w): # `Plan`
     from vllm_tuner.optimizer import search
     allow,e,gpus = tuple(x.strip() for text in a.opt.allow for x in text.split(',') if x.strip()),s.engine,cards(a)[0]
     if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
-    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, siblings(s.name), speed=measured(a,s))
+    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, speed=measured(a,s))
     return replace(p, model=s.name) if p.arch==s.arch else p
-
-def siblings(name:str)->tuple: # `ModelArch` each
-    "Re-releases of a model in fewer bits that the catalogue knows"
-    from vllm_tuner.models import arch, card
-    from vllm_tuner.checkpoints import search
-    return tuple(arch(i) for i in search(name.rstrip('/').split('/')[-1]) if card(i).base.lower()==name.lower() and arch(i).quant)
 
 @command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
 def plan(a:Ask)->Answer:

@@ -188,6 +188,7 @@ def search(
     if fams and not any((t.why==0).any() for t in tabs): tabs = screen(_shorter(fams, device, params, max(slo.min_context, lengths(workload)[2])))
     pool,base = Shortlist(tabs, workload, slo, score),work(own,engine)
     found = simulate_best(pool, work, simulations)
+    if not any(c.prediction for c in (base,*found)): base = _least_short([base,*(work(f,f.engine) for f in fams)])
     plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed)
     return replace(plan, params=params, speed=speed)
 
@@ -208,6 +209,10 @@ def startable(fams, device):
     "Families that vLLM does not refuse outright, and those that it does"
     said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
+
+def _least_short(cs):
+    "Of candidates that do not start the one that comes closest: it uses the GPUs that are there"
+    return max((c for c in cs if c.memory), key=lambda c: c.memory.kv_cache-c.memory.plan.needed_bytes, default=cs[0])
 
 # %% ../nbs/42_optimizer.ipynb #c010
 def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain, speed):

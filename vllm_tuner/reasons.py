@@ -4,9 +4,10 @@
 
 # %% ../nbs/41b_reasons.ipynb #c002
 from __future__ import annotations
-import math
+import math, re
 from dataclasses import dataclass, replace
-from .candidates import Candidate, candidate
+from functools import lru_cache
+from .candidates import Candidate, start
 from .devices import Device, devices
 from .engine import Engine
 from .goals import LATENCIES, SLO, bound
@@ -15,6 +16,7 @@ from .screen import PARAMS, SEQS, margin, request_bytes, shares
 from .steady_state import BUDGETS, lengths
 from .units import show_bytes
 from .validation import Fix, check
+from .weights import weight_bytes
 from .workloads import WorkloadProfile
 
 # %% auto #0
@@ -237,32 +239,45 @@ def cures(
     want:int=3,               # how many
 )->tuple[Change,...]:
     "The smallest changes that make it start, each tried out"
-    if c.memory is None: return tuple(Change(f.fix, f'{f.fix}' + (f' ({f.hint})' if f.hint else '')) for f in check(c.arch,device,c.engine) if f.level=='error' and f.fix)[:want]
-    ways,found,kinds = _cures(c, device, params, max(slo.min_context, lengths(workload)[2]), siblings),[],set()
+    need,tried = max(slo.min_context, lengths(workload)[2]), {}
+    whole = lru_cache(None)(lambda a: .8*(c.memory.weights*c.engine.world_size if a is c.arch else weight_bytes(a,device,Engine())) if c.memory else 0)  # bytes of weights over all ranks, at least
     def starts(*changes):
         arch,card = next((x for x in changes if not isinstance(x,(dict,Device))), c.arch),next((x for x in changes if isinstance(x,Device)), device)
         e = replace(c.engine, **{k:v for x in changes if isinstance(x,dict) for k,v in x.items()})
-        d = candidate(arch, card, e, workload, slo, params, c.replicas)
-        return not d.refused and not any(b.name=='context' for b in d.broken)
-    for how,text in ways:
-        kind = tuple(how) if isinstance(how,dict) else type(how).__name__
-        if len(found)<want and kind not in kinds and starts(how): kinds.add(kind); found.append(Change(Fix(how if isinstance(how,dict) else {}), text))
+        if card.memory*e.world_size<whole(arch): return False
+        said,m = start(arch, card, e, params)
+        return not said and m.plan.max_model_len>=need
+    def alone(k):
+        if k not in tried: tried[k] = starts(ways[k][0])
+        return tried[k]
+    ways,found,kinds = _repairs(c, device) if c.memory is None else _cures(c, device, params, need, siblings), [], set()
+    kind = lambda how: tuple(how.items() if c.memory is None else how) if isinstance(how,dict) else type(how).__name__
+    for k,(how,text) in enumerate(ways):
+        if len(found)<want and kind(how) not in kinds and alone(k): kinds.add(kind(how)); found.append(Change(Fix(how if isinstance(how,dict) else {}), text))
     for n,(a,said) in enumerate(ways):
-        for b,text in ways[n+1:]:
+        for k,(b,text) in enumerate(ways[n+1:], n+1):
             if len(found)>=want: return tuple(found)
-            if not isinstance(a,dict) or isinstance(b,dict) and set(a)&set(b): continue
-            if {tuple(a),tuple(b) if isinstance(b,dict) else type(b).__name__}&kinds and len(found)<1 or (key:=(tuple(a),tuple(b) if isinstance(b,dict) else type(b).__name__)) in kinds: continue
+            if not isinstance(a,dict) or isinstance(b,dict) and set(a)&set(b) or (key:=(kind(a),kind(b))) in kinds or alone(n) or alone(k): continue   # a pair of which one is enough is no smaller change
             if starts(a,b): kinds.add(key); found.append(Change(Fix({**a,**(b if isinstance(b,dict) else {})}), f'{said}, and {text}'))
     return tuple(found)
 
+def _repairs(c:Candidate, device)->list:
+    "Changes for what vLLM refuses before it looks at the memory: what `check` proposes, then other parallel sizes"
+    own = [(dict(f.fix), f'{f.fix}' + (f' ({f.hint})' if f.hint else '')) for f in check(c.arch,device,c.engine) if f.level=='error' and f.fix]
+    more = [({k:n}, f"another size: --{k.replace('_','-')} {n}") for k in ('tensor_parallel_size','pipeline_parallel_size') if getattr(c.engine,k)>1 for n in (1,2,4,8,16) if n!=getattr(c.engine,k)]
+    return own + [(how,text) for how,text in more if how not in [x for x,_ in own]]
+
 # %% ../nbs/41b_reasons.ipynb #c014
+_BITS = r'(?:w\d+a\d+|(?:nv|mx)?fp[48]|int[48]|[48]bit|awq|gptq|autoround|marlin|qat|ct|dynamic|static|block|quantized|g\d+)'  # words that name a way to quantise
+
 def siblings_of(
     arch,        # `ModelArch` with a name
     most:int=6,  # how many
-)->tuple:        # `ModelArch` each, fewest bytes of weights last
-    "Quantised re-releases of the same model in the catalogue"
+)->tuple:        # `ModelArch` each, one for each quantisation
+    "Quantised re-releases of the same model in the catalogue: its name, and words that name a quantisation"
     tail,shape = arch.name.split('/')[-1].lower(),(arch.hidden,arch.n_layers,arch.vocab)
     if len(tail)<4: return ()
-    found = [named(i) for i in catalogue() if tail in i.lower() and i.lower()!=arch.name.lower()]
+    same = re.compile(rf'(?:meta-)?{re.escape(tail)}(?:[-_]{_BITS})+')
+    found = [named(i) for i in catalogue() if same.fullmatch(i.split('/')[-1].lower()) and i.lower()!=arch.name.lower()]
     kept = {a.quant:a for a in found if a.quant is not None and a.quant!=arch.quant and (a.hidden,a.n_layers,a.vocab)==shape}
     return tuple(kept.values())[:most]
