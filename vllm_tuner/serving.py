@@ -6,13 +6,12 @@
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
-from .simulation import Run, simulate
+from .simulation import FILLED, Run, simulate
 from .step_time import PUBLIC, Speed, Step, architecture, shipped, step_time
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['SPREAD', 'WATCH', 'LONGEST', 'Percentiles', 'percentiles', 'Prediction', 'summary', 'watch', 'predict', 'busy',
-           'spreads']
+__all__ = ['SPREAD', 'LONGEST', 'Percentiles', 'percentiles', 'Prediction', 'summary', 'watch', 'predict', 'busy', 'spreads']
 
 # %% ../nbs/35_serving.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,7 @@ def summary(
     return Prediction(rate, out, tot, percentiles(run.ttft), percentiles(run.tpot), percentiles(*run.gaps()), percentiles(run.e2e), d*mean(s[:,3]), mean(s[:,8])/run.pool.blocks, d*run.preemptions, cover,
                       run.saturated, d*run.pool.tokens, step, run.notes, d*mean(s[:,7]), tuple(spread), run.offered)
 
-WATCH = 4         # times as long as an answer takes must requests arrive until a server counts as filled
-LONGEST = 20_000  # requests of one run
+LONGEST = 10_000  # requests of one run
 
 def watch(
     arch,                     # `ModelArch`
@@ -111,9 +109,9 @@ def watch(
 )->Run:
     "A run that is long enough to show what lasts"
     run = simulate(arch, device, engine, workload, None, seed, speed, kv_tokens)
-    while run.offered and workload.num_requests is None:
+    while run.offered and not run.saturated and workload.num_requests is None:
         n = engine.data_parallel_size*len(run.arrival)
-        need = min(LONGEST, int(WATCH*run.offered*np.median(run.finish-run.first)))
+        need = min(LONGEST, int(1.1*FILLED*run.offered*np.quantile(run.finish-run.first, .9)))
         if n>=need or n>=LONGEST: break
         run = simulate(arch, device, engine, workload, max(need, 2*n), seed, speed, kv_tokens)
     return run

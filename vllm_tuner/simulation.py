@@ -13,7 +13,7 @@ from .versions import at
 from .workloads import Requests, mean_rate, requests
 
 # %% auto #0
-__all__ = ['ACCEPTED', 'WHOLE_PROMPT', 'Run', 'step_tokens', 'simulate', 'plot_timeline']
+__all__ = ['ACCEPTED', 'WHOLE_PROMPT', 'FILLED', 'Run', 'step_tokens', 'simulate', 'plot_timeline']
 
 # %% ../nbs/34a_simulation.ipynb #c005
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,6 +155,8 @@ def _run(s, r, e, p, t, notes, replicas):
     full = rate is not None and _saturated(arrive, first, finish, steps)
     return Run(arrive, first+api, finish+api, r.input, r.output, steps, s.preempted, replicas, p, full, max(e.cudagraph_capture_sizes or (0,)), notes, rate and replicas*rate)
 
+FILLED = 4 # times as long as a long answer takes (the 90th percentile) must requests have come until a server counts as filled
+
 def _left(arrive, finish):
     "Requests answered per second while others still came, once the first were"
     begin,end = finish.min(),arrive[-1]
@@ -167,11 +169,12 @@ def _inside(arrive, finish, a, b):
 def _saturated(arrive, first, finish, steps):
     "Whether requests came faster than they were answered: more and more of them are inside; where arrivals end before that shows, a queue"
     lasts = arrive[-1]-arrive[0]
-    if lasts < 2*np.median(finish-first):
+    if lasts < FILLED*np.quantile(finish-first, .9):
         late = steps[steps[:,0]<=arrive[-1]]
         return bool(len(late) and late[-1,7]>max(8, .05*len(arrive)))
     mid,late = (_inside(arrive, finish, arrive[0]+a*lasts, arrive[0]+b*lasts) for a,b in ((.25,.5),(.75,1.)))
-    return late-mid > max(8., 3*mid**.5, .015*len(arrive))
+    gap = np.diff(arrive); bursts = max(1., float(gap.var()/gap.mean()**2))   # variance of how many come, over that of a Poisson process
+    return late-mid > max(8., 3*(bursts*mid)**.5, .015*len(arrive))
 
 def _replica(r, dp):
     "The requests of one of several data-parallel replicas"
