@@ -62,10 +62,11 @@ def explanation_rows(
     return [('', 'predicted', '90 % of start-ups', 'observed', 'gap'), *rows]
 
 # %% ../nbs/51a_explaining.ipynb #c007
-_OPEN = (  # a field that a log may leave open, what else it could be, and how to say it
+_OPEN = (  # a field that a log may leave open, what else it could be, and how to say it; the most usual first
+    ('compile_cache', ('warm',), 'the compile cache was {}: an earlier start had filled it'),
     ('max_num_batched_tokens', (2048,4096,8192,16384,32768), 'max_num_batched_tokens was {}'), ('max_num_seqs', (1,16,64,128,256,512,1024), 'max_num_seqs was {}'), ('tensor_parallel_size', (1,2,4,8), 'tensor_parallel_size was {}'),
     ('gpu_memory_utilization', (.8,.85,.9,.92,.95), 'gpu_memory_utilization was {}'), ('kv_cache_dtype', ('fp8','auto'), 'kv_cache_dtype was {}'), ('enforce_eager', (True,), 'no graphs were captured (enforce_eager)'),
-    ('compile_cache', ('warm',), 'the compile cache was {}: an earlier start had filled it'), ('quantization', ('fp8',), 'the weights were quantised to {} while loading'), ('language_model_only', (True,), 'the encoders were left out (language_model_only)'), ('enable_lora', (True,), 'LoRA was on'), ('usage', ('llm',), 'it was the offline class, whose defaults are larger'))
+    ('quantization', ('fp8',), 'the weights were quantised to {} while loading'), ('language_model_only', (True,), 'the encoders were left out (language_model_only)'), ('enable_lora', (True,), 'LoRA was on'), ('usage', ('llm',), 'it was the offline class, whose defaults are larger'))
 
 def _open_changes(x):
     "Engines that the log does not contradict, with what each would mean"
@@ -92,13 +93,14 @@ def _distance(truth, m):
     return sum([abs(truth[k]-have[k]) for k in ('weights','consumed','activation','peak','non_torch','kv_cache','requested','cuda_graph_estimate') if k in truth]+kv)
 
 def _what_if(x, truth, base, params):
-    "The open setting that brings the ledger closest, if it removes most of the difference"
-    best = (.4*base,'')
+    "The open setting that brings the ledger close, if it removes most of the difference"
+    found = []
     for words,e in _open_changes(x):
         try: d = _distance(truth, memory(x.arch, x.device, e, params))
         except (ValueError,ZeroDivisionError): continue
-        if d<best[0]: best = (d,words)
-    return best[1]
+        if d<.4*base: found.append((d,words))
+    best = min(found, default=(0,''))[0]
+    return next((w for d,w in found if d<=max(1.5*best, best+.1)), '')   # of those about as good, the most usual
 
 # %% ../nbs/51a_explaining.ipynb #c009
 def _reasons(x, t):
@@ -117,6 +119,7 @@ def _reasons(x, t):
         count = f'; {n} graphs were captured' if n else ''
         return ((f'{"the profiling" if t.name=="cuda_graph_estimate" else "the"} capture is the first to use some workspaces and is charged with them') if more else 'shared pools: less was needed than usual') + (' (drafters capture graphs of their own)' if spec else '') + count
     if t.name=='requested': return 'the card reports another amount of memory, or gpu_memory_utilization was different'
+    if t.name in ('kv_tokens','max_concurrency') and x.observed.kv_cache_gib is None: return 'another card, share of it or type of the cache than assumed: the log prints neither the budget nor its parts'
     if t.name in ('kv_tokens','max_concurrency'): return 'the same bytes counted otherwise: block size, type of the cache, or the convention for hybrid models of this release'
     return 'the parts were not printed; VLLM_LOGGING_LEVEL=DEBUG would show which of them it is'
 
@@ -125,7 +128,9 @@ def _worst_term(terms, charged):
     parts = [t for t in terms if t.name in ('requested','weights','consumed','activation','peak','non_torch') + (('cuda_graph_estimate',) if charged else ())]
     kv = next((t for t in terms if t.name=='kv_cache'), None)
     worst = max(parts, key=lambda t: abs(t.gap), default=kv or next(iter(terms), None))
-    if kv is None or worst is kv: return worst
+    tokens = next((t for t in terms if t.name=='kv_tokens'), None)
+    if kv is None: return tokens if tokens and not tokens.inside and worst.inside else worst
+    if worst is kv: return worst
     told = sum(t.gap if t.name=='requested' else -t.gap for t in parts)   # of the cache's gap
     return kv if abs(kv.gap-told)>max(abs(worst.gap), .02) else worst
 

@@ -59,9 +59,10 @@ def observation(
     d = device_of(o) if device is None else _device(device)
     if device is not None and o.total_gib and abs(gib(d.memory)-o.total_gib)<.06*o.total_gib: d = replace(d, memory=bytes_of(o.total_gib))
     name = name or (o.model or 'log').rstrip('/').split('/')[-1]
-    if engine is not None: return Observation(a, d, engine, o, name)
+    other = (f'the log is of a device with {o.total_gib:.2f} GiB; {d.name} has {gib(d.memory):.2f}',) if o.total_gib and abs(gib(d.memory)-o.total_gib)>.06*o.total_gib else ()
+    if engine is not None: return Observation(a, d, engine, o, name, other)
     x = implied(a, d, engine_of(o), replace(o, weights_gib=None) if isinstance(arch,ModelArch) else o)  # a shape that the caller made is not questioned
-    return Observation(x.arch, d, x.engine, o, name, x.notes)
+    return Observation(x.arch, d, x.engine, o, name, other+x.notes)
 
 # %% ../nbs/51_observations.ipynb #c007
 def observations(
