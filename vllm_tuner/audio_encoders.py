@@ -72,7 +72,7 @@ def _qwen3_audio(c, H, top):
     n,E,I,*_ = facts(c)
     d,mels,out = c.int('downsample_hidden_size') or 480,c.int('num_mel_bins') or 128,c.int('output_dim') or H
     conv = 9*d+d + 2*(9*d*d+d) + d*(-(-mels//8))*E
-    return tower('audio', c, blocks(n,E,I), conv + 2*E, mlp(E,E,out), tokens=390, patches=1500, out=out)
+    return tower('audio', c, blocks(n,E,I), conv + 2*E + mlp(E,E,out), tokens=390, patches=1500, out=out)
 
 # %% ../nbs/11d_audio_encoders.ipynb #c008
 def _conformer(c, H, top):

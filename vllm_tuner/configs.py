@@ -577,7 +577,7 @@ def text_part(
 )->dict:         # the language model's own keys
     "The part of a config that describes the language model"
     if not isinstance(config,dict): raise ValueError(f'a config is a mapping of keys, not {type(config).__name__}; pass what config.json holds')
-    whole = config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config
+    whole = next((config[k] for k in ('thinker_config','vlm_config') if isinstance(config.get(k),dict)), config)
     inner = next((whole[k] for k in _TEXT if isinstance(whole.get(k),dict) and whole[k]), None)
     if inner is None: return whole
     tied = [w['tie_word_embeddings'] for w in (config,whole,inner) if w.get('tie_word_embeddings') is not None]
@@ -628,10 +628,11 @@ def _frame(c, h, f):
     if E and E!=H: out['embed_dim'],extra = E,extra+2*E*H
     if f=='mllama': extra += 8*H  # rows of the embedding for the picture's tokens
     if f=='embedding_gemma2': extra += c.need('num_hidden_layers')*H*(c.int('hidden_size_per_layer_input') or 512) + H + H*(c.int('embedding_dim') or 768)
+    extra += (c.int('additional_vocab_size') or 0)*H  # Molmo's special words
     if f=='zamba2': whole,out['divided'] = _zamba2_shared(c); extra += whole
     if f=='diffusion_gemma': extra += 3*H*c.need('intermediate_size') + H  # the feed-forward that conditions on its own draft
     if 'enc' in h: extra += (c.int('type_vocab_size') or 0)*H
-    for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size'):
+    for k in ('attn_logit_softcapping','chunk_size','mamba_chunk_size','n_mtp_layers','dspark_markov_rank'):
         if c.int(k) if k!='attn_logit_softcapping' else c.real(k): custom += ((k, int(c.real(k))),)
     if f.startswith('llama4') and c.flag('use_qk_norm'): custom += (('qk_l2_norm',1),)
     if 'gate_lower_bound' in c.sub('linear_attn_config') or c('kda_lower_bound') is not None: custom += (('gate_lower_bound',1),)

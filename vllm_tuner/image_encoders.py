@@ -32,9 +32,14 @@ def _vit(c, H, top, cls=0, pre=0, patch_bias=True, post=2):
     n,E,I,_,p,image,ch = facts(c)
     return blocks(n,E,I), ch*p*p*E + E*patch_bias + ((image//p)**2+cls)*E + cls*E + pre*E + post*E, (image//p)**2
 
+def _pooling_head(c):
+    "SigLIP's head that pools the patches: in a checkpoint whose config keeps it, but never built by vLLM"
+    _,E,I,*_ = facts(c)
+    return attention_pool(E,E) + 3*E + mlp(E,I,E) if c.flag('vision_use_head') else 0
+
 def siglip(c, H, top):
     parts,fixed,k = _vit(c, H, top)
-    return tower('image', c, parts, fixed, mlp(facts(c)[1],H,H), tokens=k, patches=k)
+    return tower('image', c, parts, fixed, mlp(facts(c)[1],H,H), tokens=k, patches=k, unloaded=_pooling_head(c))
 
 def _clip(c, H, top):
     parts,fixed,k = _vit(c, H, top, cls=1, pre=2, patch_bias=False)
@@ -57,7 +62,7 @@ def _gemma3(c, H, top):
     "SigLIP; 4,096 patches averaged to 256 tokens, one matrix to the language model"
     parts,fixed,k = _vit(c, H, top)
     E = facts(c)[1]
-    return tower('image', c, parts, fixed+E+E*H, tokens=c.config.get('mm_tokens_per_image') or top.get('mm_tokens_per_image') or 256, patches=k)
+    return tower('image', c, parts, fixed+E+E*H, tokens=c.config.get('mm_tokens_per_image') or top.get('mm_tokens_per_image') or 256, patches=k, unloaded=_pooling_head(c))
 
 def _paligemma(c, H, top):
     parts,fixed,k = _vit(c, H, top)
@@ -139,7 +144,7 @@ def _merged_siglip(c, H, top):
     E,paddle = facts(c)[1],top.get('model_type')=='paddleocr_vl'
     if not paddle: k = c.int('num_patches') or 256; fixed = fixed-((facts(c)[5]//facts(c)[4])**2-k)*E
     out = mlp(4*E, 4*E if paddle else top.get('projector_hidden_size') or 2560, H)
-    return tower('image', c, parts, fixed + (2*E if paddle else 8*E) + out*paddle, out*(not paddle), tokens=k//4, patches=k)
+    return tower('image', c, parts, fixed + (2*E if paddle else 8*E) + out*paddle, out*(not paddle), tokens=k//4, patches=k, unloaded=0 if paddle else _pooling_head(c))
 
 def _cohere2_vision(c, H, top):
     "Four patches to a token, then a gated projector (Command-A-Vision)"
@@ -179,10 +184,10 @@ def _molmo2(c, H, top):
     "Features of two layers, pooled by attention, through a gated projector (`molmo2.py`)"
     n,E,I,_,p,_,ch = facts(c)
     a = top.get('adapter_config') if isinstance(top.get('adapter_config'),dict) else {}
-    layers,width = a.get('vit_layers') or (-3,-9), a.get('hidden_size') or E
+    layers,width = a.get('vit_layers') or a.get('vision_feature_layer') or (-3,-9), a.get('hidden_size') or E
     last = max((l if l>=0 else n+l) for l in layers)+1  # layers above the last one that is looked at are not built
-    pool = attention_pool(width, E*len(layers))
-    return tower('image', c, blocks(last,E,I), ch*p*p*E + E + (c.int('num_position_embeddings') or 577)*E, pool + 3*0 + 2*width*(a.get('intermediate_size') or 4*H) + (a.get('intermediate_size') or 4*H)*H, tokens=1500, patches=729*9)
+    pool,inner = attention_pool(width, E*len(layers)),a.get('intermediate_size') or 4*H
+    return tower('image', c, blocks(last,E,I), ch*p*p*E + E + (c.int('num_position_embeddings') or 577)*E, pool + 2*width*inner + inner*H, tokens=1500, patches=729*9, unloaded=sum(blocks(n-last,E,I)))
 
 def _minicpm46(c, H, top):
     "SigLIP that merges windows of four patches halfway and again at its end (`minicpmv4_6.py`)"

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .engine import uses_v0
+from .flags import first_release, serves
 from .kv_specs import FULL_KINDS, KVSpec, attention_block, layer_specs, request_blocks, span_of
 from .layers import stage_layers
 from .units import ceil_div, show_bytes
@@ -144,6 +145,7 @@ def kv_groups(
     if unified: return equal_groups(unified, v)
     full = _promote(items)
     if release(v)>=(0,22,0) and _same_type([s for _,s in full], v): return (_group(full),)
+    if not serves(arch.architecture, v) and first_release(arch.architecture): raise ValueError(f'vLLM {v} does not know {arch.architecture}; {first_release(arch.architecture)} is the first release that serves it')
     raise ValueError(f'vLLM {v} cannot give one block size to layers with pages of {", ".join(f"{p:,}" for p in sorted({s.page for s in specs}))} bytes; set disable_hybrid_kv_cache_manager, or use a release from 0.22 on')
 
 # %% ../nbs/22_kv_cache.ipynb #f002

@@ -34,7 +34,7 @@ def towers(
     hidden:int=0, # width of the language model
 )->tuple[Tower,...]: # () for a text model
     "The encoders that a config describes"
-    top = config.get('thinker_config') if isinstance(config.get('thinker_config'),dict) else config
+    top = next((config[k] for k in ('thinker_config','vlm_config') if isinstance(config.get(k),dict)), config)
     outer,out = str(top.get('model_type') or config.get('model_type') or ''),[]
     always = () if outer=='gemma3n' and 'ForConditionalGeneration' not in str(top.get('architectures')) else _ALWAYS.get(outer,())
     top = {**top, **{k:{} for k in always if not isinstance(top.get(k),dict)}, **described(top)}

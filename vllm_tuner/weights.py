@@ -18,7 +18,8 @@ __all__ = ['HABITS', 'PARTS', 'has', 'Split', 'padding', 'split', 'attention', '
            'linear_attention', 'cross', 'mixer', 'dense', 'experts', 'mixture', 'feed_forward', 'layer', 'ends',
            'Stage', 'stage', 'layout_of', 'label', 'layers_bytes', 'rope_bytes', 'scale_bytes', 'trinkets',
            'buffer_bytes', 'towers_of', 'tower_bytes', 'weight_parts', 'weight_bytes', 'plot_parts', 'relayout',
-           'absorbed', 'adapter_elements', 'lora_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
+           'absorbed', 'adapter_elements', 'lora_bytes', 'dspark_bytes', 'draft_bytes', 'rewritten', 'resident_bytes',
+           'params']
 
 # %% ../nbs/20_weights.ipynb #c061
 _EVERY = """AliceAI Bloom ChatGLM CohereF Cohere2 Dbrx Dory FalconF FalconM Gemma GptOss GPT2LMHead GPTJ GraniteMoe HrmText HYV3 InternLM2 InternS1Pro InternS2 MiniCPMV4 IQuestLoop Jamba K2Horizon Lfm2 Mamba MiniCPMF MiniCPM3 Mixtral Molmo
@@ -32,7 +33,7 @@ HABITS = {
     'router may be quantised':'Qwen3Moe Qwen3VLMoe Qwen3OmniMoe Lfm2Moe K2Horizon',                                        # given the `quant_config`
     'shared experts whole where sequences are spread':'AXK1 Deepseek Kimi GlmMoeDsa Glm5Next Llama4 NemotronH Pangu OpenPangu Qwen3Next Qwen3_5 MistralLarge3 Dots3',  # `is_sequence_parallel`
     'norms over all heads are divided':'MiniMax',
-    'windows rotate on their own':'Gemma3',                  # another base, though a config may be silent about it
+    'windows rotate on their own':'Gemma3 ModernBert',                  # another base, though a config may be silent about it
     'runs on transformers':'EmbeddingGemma2 Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
     'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
     'embedding is whole':'Whisper',
@@ -562,6 +563,18 @@ def lora_bytes(
     return engine.max_loras*(inner+outer)*st.size
 
 # %% ../nbs/20_weights.ipynb #c043
+def dspark_bytes(
+    st:Stage, # the last stage of the target
+)->int:
+    "Bytes of the DSpark stages inside DeepSeek-V4's checkpoint: layers like the target's, a projection of three hidden states, a Markov head on every rank (`deepseek_v4/nvidia/dspark.py`)"
+    arch,own,H,b = st.arch,dict(st.arch.custom),st.arch.hidden,st.size
+    if not arch.draft: return 0
+    g,n = arch.draft[0],own.get('n_mtp_layers',3)
+    layers = n*sum(stored(layout_of(arch.quant,m,arch.n_layers),m,b) for m in layer(replace(g, extra=g.extra-2*H*H, norms=g.norms-3),st.split))
+    context = _linear(n*getattr(g.mixer,'latent',H), H, 'self_attn.context_wkv_proj')
+    main = _linear(H, 3*H, 'self_attn.main_proj')
+    return layers + sum(stored(layout_of(arch.quant,m,arch.n_layers),m,b) for m in (context,main)) + 2*arch.vocab*own.get('dspark_markov_rank',256)*b
+
 def draft_bytes(
     arch:ModelArch, # the target
     device,         # `Device`
@@ -577,6 +590,7 @@ def draft_bytes(
         alone = replace(engine, speculative_config=None, pipeline_parallel_size=1, tensor_parallel_size=spec.draft_tensor_parallel_size or s.tp, enable_lora=False)
         same = spec.method.startswith('eagle') and (d.vocab,d.hidden)==(arch.vocab,H)
         return weight_bytes(d,device,alone) - (sum(stored(None,m,b) for m in ends(d,split(d,device,alone)) if m.names) if same else 0)
+    if spec.method=='dspark': return dspark_bytes(st)
     if 'mtp' not in spec.method: return 0
     last = arch.groups[arch.layer_kinds[-1]]
     mine = arch.draft or (replace(last, n=1, norms=last.norms+3, extra=last.extra+2*H*H),)
