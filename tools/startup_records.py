@@ -214,9 +214,7 @@ def quantised(name:str, stated:str|None, plain:bool)->dict|None: # a `quantizati
     if 'gguf' in t: return {'quant_method':'gguf', 'type':next(iter(re.findall(r'q\d_\w{1,3}|iq\d_\w{1,3}|f16', t)), 'q4_k_m').upper()}
     kind = next((k for words,k in KINDS if re.search(words, t)), None)
     if kind is None or not plain and 'fp8' in kind: return None
-    config = PRECISIONS[kind]
-    if config['quant_method']=='compressed-tensors': return config | {'ignore':[*config['ignore'],'re:.*linear_attn.*']}  # llm-compressor's recipes for Qwen3-Next and later (examples/quantizing_moe/qwen3_next_example.py)
-    return config
+    return PRECISIONS[kind]
 
 def shape(r:dict)->tuple[str,dict|None]: # catalogue id, a `quantization_config` that replaces its own
     "Which checkpoint of the catalogue a record ran"

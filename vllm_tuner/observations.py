@@ -6,13 +6,14 @@
 from __future__ import annotations
 import math, re
 from dataclasses import dataclass, replace
+from .checkpoints import catalogue, lookup
 from .devices import device as _device
 from .engine import AutotuningParameters
 from .inference import implied
 from .log_flags import device_of, engine_of
 from .layers import ModelArch
 from .logs import Observed, parse_log
-from .models import arch as _arch, catalogue
+from .models import arch as _arch
 from .units import bytes_of, gib
 
 # %% auto #0
@@ -42,7 +43,9 @@ def model_id(
     if tail.lower() in known: return known[tail.lower()]
     last = tail.split('/')[-1]
     same = [k for low,k in known.items() if low.split('/')[-1]==last.lower()]
-    return same[0] if len(same)==1 else tail if m else last if path.startswith(('/','.','~')) and re.search(r'[A-Za-z].*\d', last) else path
+    if len(same)==1: return same[0]
+    known_by_rule = next((n for n in (tail,last) if lookup(n)), None)
+    return known_by_rule or (tail if m else last if path.startswith(('/','.','~')) and re.search(r'[A-Za-z].*\d', last) else path)
 
 def observation(
     source,        # `Observed`, or what `parse_log` takes
