@@ -11,8 +11,8 @@ from .versions import at, release
 
 # %% auto #0
 __all__ = ['CONVOLVED', 'SORTED', 'SAMPLED', 'OPT_IN', 'COMBINED', 'PINNED', 'UNCOMPILED', 'encoder_items', 'profiled_tower',
-           'items_v0', 'convolution_bytes', 'encoder_bytes', 'sampler_kind', 'logits_rows', 'sampler_bytes',
-           'table_bytes', 'compiles', 'fed_embeddings', 'compile_bytes', 'pinned_bytes']
+           'items_v0', 'too_long_v0', 'apart', 'convolution_bytes', 'encoder_bytes', 'sampler_kind', 'logits_rows',
+           'sampler_bytes', 'table_bytes', 'compiles', 'fed_embeddings', 'compile_bytes', 'pinned_bytes']
 
 # %% ../nbs/23a_passes.ipynb #c006
 def encoder_items(
@@ -48,6 +48,25 @@ def items_v0(
     S,per = engine.max_num_seqs,sum(t.tokens for t in arch.towers if encoder_items(t,engine))
     return S if _crosses(arch) or not per else max(1, min(S, engine.max_num_batched_tokens//per))
 
+def too_long_v0(
+    arch,   # `ModelArch`
+    device, # `Device`
+    engine, # resolved
+)->bool:
+    "Whether V0 profiled text only, because one item of every kind is longer than a step (multimodal/profiling.py, 0.7)"
+    per = sum(t.tokens for t in arch.towers if encoder_items(t,engine))
+    return runner(arch,device,engine)=='v0' and not _crosses(arch) and release(engine.vllm_version)<(0,8,3) and per>engine.max_num_batched_tokens
+
+def apart(
+    arch,   # `ModelArch`
+    engine, # resolved
+    tower,  # `Tower`
+)->int:     # elements per patch, zero where it does not apply
+    "To 0.10 Qwen2-VL and 2.5-VL rotated queries, then keys, out of place in 32 bit, beside the fused projection and its gathered copy (qwen2_5_vl.py); pixels are alive, too"
+    if arch.architecture not in ('Qwen2VLForConditionalGeneration','Qwen2_5_VLForConditionalGeneration') or tower.kind!='image' or release(engine.vllm_version)>=(0,11,0): return 0
+    h,tp = tower.hidden,engine.tensor_parallel_size
+    return h + max(11*h//tp, 3*h//tp+6*h if tp>1 else 0) + 3*2*14*14
+
 CONVOLVED = {'Qwen3ASRForConditionalGeneration','Qwen3OmniMoeForConditionalGeneration'}  # audio towers that begin with 2-D convolutions (qwen3_omni_moe_thinker.py: Qwen3OmniMoeAudioEncoder)
 
 def convolution_bytes(
@@ -67,11 +86,11 @@ def encoder_bytes(
 )->tuple[int,int]: # peak, and the output that stays during the other passes
     "Peak of the encoder over its items"
     t,b = profiled_tower(arch,device,engine,pp_rank), BYTES.get(engine.dtype,2)
-    if t is None: return 0,0
+    if t is None or too_long_v0(arch,device,engine): return 0,0
     n = items_v0(arch,engine) if runner(arch,device,engine)=='v0' else encoder_items(t, engine)
     out = n*t.tokens*(t.out or arch.hidden)*b
     tp = engine.tensor_parallel_size
-    per = max(4*t.hidden + 2*(max(t.intermediate,t.hidden)//tp), 2*t.hidden + 8*t.hidden//tp)
+    per = max(4*t.hidden + 2*(max(t.intermediate,t.hidden)//tp), 2*t.hidden + 8*t.hidden//tp, apart(arch,engine,t))
     if _crosses(arch) and t.kind=='image': return n*t.tokens*b*(6*t.hidden + 2*t.intermediate//tp + t.tokens), out
     front = convolution_bytes(t,n,b) if t.kind=='audio' and arch.architecture in CONVOLVED else 0
     return max(front, n*max(t.patches,t.tokens)*b*per) + out, out
