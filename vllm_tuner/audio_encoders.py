@@ -110,5 +110,5 @@ def _granite_speech(c, H, top):
 
 # %% ../nbs/11d_audio_encoders.ipynb #c010
 AUDIO = {'minicpmo':_flamingo, 'ultravox':_ultravox, 'kimi_audio':_kimi_audio, 'phi4mm_audio':_phi4_audio, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':qwen2_audio, 'whisper':qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio,
-    'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'gemma3n_audio':_conformer, 'gemma4_audio':_conformer, 'audioflamingo3_encoder':_flamingo,
+    'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr_audio_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'gemma3n_audio':_conformer, 'gemma4_audio':_conformer, 'audioflamingo3_encoder':_flamingo,
     'musicflamingo_encoder':_flamingo, 'granite_speech_encoder':_granite_speech, 'granite_speech_plus_encoder':_granite_speech, 'moss_transcribe_diarize_audio':_moss}
