@@ -153,6 +153,7 @@ def _run(s, r, e, p, t, notes, replicas):
     steps = np.array(s.log).reshape(-1,10)
     rate = mean_rate(arrive) if r.users is None else None
     full = rate is not None and _saturated(arrive, first, finish, steps)
+    if full: notes += (f'{replicas*rate:,.4g} requests come every second, more than are answered: the queue grows as long as they come; the latencies are those of the first {replicas*len(arrive):,}',)
     return Run(arrive, first+api, finish+api, r.input, r.output, steps, s.preempted, replicas, p, full, max(e.cudagraph_capture_sizes or (0,)), notes, rate and replicas*rate)
 
 FILLED = 4 # times as long as a long answer takes (the 90th percentile) must requests have come until a server counts as filled
@@ -160,7 +161,7 @@ FILLED = 4 # times as long as a long answer takes (the 90th percentile) must req
 def _left(arrive, finish):
     "Requests answered per second while others still came, once the first were"
     begin,end = finish.min(),arrive[-1]
-    return float(((finish>begin)&(finish<=end)).sum()/(end-begin)) if end>begin else len(arrive)/(finish.max()-arrive[0])
+    return float(((finish>begin)&(finish<=end)).sum()/(end-begin) if end>begin else len(arrive)/(finish.max()-arrive[0]))
 
 def _inside(arrive, finish, a, b):
     "Requests in the server, mean over the time from `a` to `b`"

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import numpy as np
 from .metrics import Metrics, read_metrics
-from .traces import Trace, burstiness, read_trace
+from .trace_files import read_trace
+from .traces import Trace, burstiness
 from .units import real
 
 # %% auto #0
