@@ -28,7 +28,8 @@ from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy
 from vllm_tuner.simulation import simulate
-from vllm_tuner.step_time import PUBLIC, Speed, _clock, shipped, architecture, clock, fused, load
+from vllm_tuner.step_clock import PUBLIC, Speed, _clock, shipped, architecture, clock
+from vllm_tuner.step_load import fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
 
@@ -355,6 +356,12 @@ def starved(f):
     running = got['out']/c.replicas*got['tpot']/1e3 if 'out' in got else users*answer*got['tpot']/(got['ttft']+answer*got['tpot'])   # Little's law
     return running < .35*room
 
+def fair(bench):
+    "1 for what the fit may learn from: no starved server, and nothing of a source where more than a third is starved, because whatever held it back also acted on the rest"
+    odd,all_ = {id(f) for f in bench.frozen if starved(f)},Counter(f.case.source for f in bench.frozen)
+    held = Counter(f.case.source for f in bench.frozen if id(f) in odd)
+    return np.array([id(f) not in odd and held[f.case.source]<=all_[f.case.source]/3 for f,*_ in bench.items], float)
+
 class Fit:
     "Damped robust least squares over logarithms: coefficients, then the offsets of the sources"
     def __init__(self, bench, names=None):
@@ -362,8 +369,7 @@ class Fit:
         self.keys = list(self.names)
         self.prior = np.log([self.names[k][0] for k in self.keys])
         self.y = np.log([v for *_,v in bench.items])
-        odd = {id(f) for f in bench.frozen if starved(f)}
-        self.fair = np.array([id(f) not in odd for f,*_ in bench.items], float)
+        self.fair = fair(bench)
         self.source = np.array([f.case.source for f,*_ in bench.items]); self.lab = np.array([f.case.lab for f,*_ in bench.items])
         self.metric = np.array([m for _,m,_,_ in bench.items])
         self.s = np.array([SIGMA[m] for m in self.metric])

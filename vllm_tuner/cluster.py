@@ -13,7 +13,7 @@ from .goals import SLO, per_million, slo_of
 from .layouts import Layout, fleet_of, lay_out, layouts, linked, ranked
 from .optimizer import ENGINE, Plan, notes, search
 from .screen import PARAMS
-from .step_time import PUBLIC, Speed
+from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0

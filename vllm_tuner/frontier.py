@@ -13,7 +13,7 @@ from .memory import memory
 from .optimizer import ENGINE, load_free, startable
 from .screen import PARAMS, families, request_bytes
 from .steady_state import curve, demand, steady
-from .step_time import PUBLIC, Speed
+from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0

@@ -16,7 +16,7 @@ from .layers import MLA, MoE
 from .optimizer import ENGINE
 from .screen import PARAMS
 from .steady_state import lengths
-from .step_time import PUBLIC, Speed
+from .step_clock import PUBLIC, Speed
 from .units import ceil_div
 from .validation import attentions, kv_heads
 from .workloads import WorkloadProfile

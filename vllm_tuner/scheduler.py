@@ -11,7 +11,7 @@ from itertools import groupby
 from math import ceil, lcm, sqrt
 from .kv_cache import KVPlan
 from .kv_specs import FULL_KINDS, request_blocks, span_of
-from .step_time import Clock
+from .step_clock import Clock
 from .units import ceil_div
 from .workloads import Requests
 

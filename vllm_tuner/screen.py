@@ -14,7 +14,7 @@ from .kv_cache import kv_plan
 from .layers import MoE
 from .memory import Memory, memory, stage_memory
 from .steady_state import BUDGETS, Curve, Demand, Steady, curve, demand, steady
-from .step_time import PUBLIC, Speed
+from .step_clock import PUBLIC, Speed
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
 

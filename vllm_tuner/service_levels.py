@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .serving import Prediction, predict
 from .simulation import Run
-from .step_time import PUBLIC, Speed
+from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0

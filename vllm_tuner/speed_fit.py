@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from .simulation import Run, simulate
-from .step_time import PUBLIC, Speed, load, step_time
+from .step_clock import PUBLIC, Speed
+from .step_load import load
+from .step_time import step_time
 from .units import real
 from .workloads import Requests, from_lengths, requests
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
-from .step_time import PUBLIC, Speed, clock
+from .step_clock import PUBLIC, Speed, clock
 from .workloads import WorkloadProfile
 
 # %% auto #0
