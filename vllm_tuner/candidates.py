@@ -13,7 +13,7 @@ from .memory import memory
 from .screen import PARAMS, request_bytes
 from .steady_state import lengths
 from .serving import predict
-from .step_time import PUBLIC, Speed
+from .step_clock import PUBLIC, Speed
 from .validation import refusal
 from .workloads import WorkloadProfile
 

@@ -13,7 +13,7 @@ from .memory import memory
 from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
 from .screen import ALLOW, PARAMS, Family, families, shares, table
 from .steady_state import lengths
-from .step_time import PUBLIC
+from .step_clock import PUBLIC
 from .units import show_bytes
 from .validation import refusal
 from .workloads import WorkloadProfile

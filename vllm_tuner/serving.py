@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
 from .simulation import FILLED, Run, simulate
-from .step_time import PUBLIC, Speed, Step, architecture, shipped, step_time
+from .step_clock import PUBLIC, Speed, Step, architecture, shipped
+from .step_time import step_time
 from .workloads import WorkloadProfile
 
 # %% auto #0
