@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 import numpy as np
 from .scheduler import Pool, Server, pool
-from .step_time import PUBLIC, Speed, clock
+from .step_clock import PUBLIC, Speed, clock
 from .versions import at
 from .workloads import Requests, mean_rate, requests
 
