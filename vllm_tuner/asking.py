@@ -182,6 +182,7 @@ def workload(
     i,o,name = a.get('input_len'),a.get('output_len'),a.get('workload') or default
     if bool(i)!=bool(o): raise ValueError('--input-len and --output-len belong together: mean tokens of a prompt and of an answer')
     if i: return WorkloadProfile.from_lengths(human_int(i,'--input-len'), human_int(o,'--output-len'), **more)
+    name = next((k for k in SYNTHETIC if k.startswith(name.replace('-','_').lower())), name) if len(name)>2 and not is_file(name) else name  # the beginning of a preset will do
     if name not in SYNTHETIC and is_file(name):
         return replace(WorkloadProfile.from_trace(name), **more)
     if 'max_concurrency' in more: more.setdefault('requests_per_second', None)  # users in a loop take the place of a preset's rate

@@ -16,7 +16,7 @@ from .units import real
 from .workloads import Requests, from_lengths, requests
 
 # %% auto #0
-__all__ = ['METRICS', 'Point', 'read_points', 'knobs', 'SpeedFit', 'fit_performance', 'plot_speed_fit']
+__all__ = ['METRICS', 'ONE', 'Point', 'read_points', 'knobs', 'SpeedFit', 'fit_performance', 'plot_speed_fit']
 
 # %% ../nbs/36_speed_fit.ipynb #c006
 METRICS = ('ttft_ms','tpot_ms','itl_ms','e2e_ms','output_tokens_per_second','forward_ms')
@@ -165,6 +165,8 @@ def _speed(base, names, theta, spread=(), name=''):
     return Speed(base.changes+tuple((k,float(np.exp(v))) for k,v in zip(names,theta)), name or base.name, spread)
 
 # %% ../nbs/36_speed_fit.ipynb #c014
+ONE = {'tpot_ms':.07, 'itl_ms':.07, 'ttft_ms':.2, 'output_tokens_per_second':.07, 'e2e_ms':.06} # standard deviation of the log that one measurement of a machine leaves: each point's own part, accuracy/decisions.ipynb
+
 def fit_performance(
     results,            # results of `vllm bench serve`, `vllm bench forward`, GuideLLM reports or rows: paths, texts, dicts, a list of them
     arch,               # `ModelArch`
@@ -186,7 +188,8 @@ def fit_performance(
         J = np.stack([(at(theta+.05*(np.arange(len(names))==j))-f)/.05 for j in range(len(names))], 1)
         theta = theta+_solve(J, y-f, theta, sd, np.ones(len(y)), sigma); f = at(theta)
     out = np.array([f[i]+J[i]@_solve(J, y-f, theta, sd, (owner!=owner[i]).astype(float), sigma) for i in range(len(y))])
-    spread = tuple((m, max(.03, float(np.sqrt(np.mean([(a-b)**2 for (_,k,_,_),a,b in zip(labels,y,out) if k==m]))))) for m in dict.fromkeys(l[1] for l in labels) if m!='forward_ms')
+    off = lambda m: float(np.sqrt(np.mean([(a-b)**2 for (_,k,_,_),a,b in zip(labels,y,out) if k==m]))) if len(points)>1 else ONE[m]
+    spread = tuple((m, max(.03, off(m))) for m in dict.fromkeys(l[1] for l in labels) if m!='forward_ms')
     rows = tuple((n,m,v,*(float(np.exp(x[i])) for x in (before,f,out))) for i,(n,m,v,_) in enumerate(labels))
     return SpeedFit(_speed(speed, names, theta, spread, name), rows)
 
