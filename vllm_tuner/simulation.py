@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from .scheduler import Pool, Server, pool
 from .step_clock import PUBLIC, Speed, clock
+from .traces import prefix_hits
 from .versions import at
 from .workloads import Requests, mean_rate, requests
 
@@ -136,6 +137,7 @@ def simulate(
     r = _replica(r, e.data_parallel_size//together)
     p,short = _pool(arch, device, e, kv_tokens)
     p = replace(p, blocks=p.blocks*together)
+    if r.blocks is not None: r = replace(r, cached=prefix_hits(r, p.tokens))   # what this cache holds, of what an endless one would find
     r,notes = _cut(r, e.max_model_len, p.tokens)
     t = speed.table()
     if shared is None: shared = 0 if isinstance(workload,Requests) else workload.prefix_tokens
@@ -181,7 +183,11 @@ def _replica(r, dp):
     "The requests of one of several data-parallel replicas"
     if dp==1: return r
     pick = slice(None,None,dp)
-    return Requests(r.arrival[pick], r.input[pick], r.output[pick], r.cached[pick], max(1, -(-r.users//dp)) if r.users else None)
+    part = {}
+    if r.blocks is not None:
+        mine = [r.blocks[a:b] for a,b in zip(r.offsets[:-1][pick],r.offsets[1:][pick])]
+        part = dict(blocks=np.concatenate(mine), offsets=np.concatenate([[0],np.cumsum([len(m) for m in mine])]), block_size=r.block_size)
+    return Requests(r.arrival[pick], r.input[pick], r.output[pick], r.cached[pick], max(1, -(-r.users//dp)) if r.users else None, **part)
 
 def _enough(w):
     "Requests for a steady state"
