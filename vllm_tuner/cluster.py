@@ -188,7 +188,7 @@ def _in_use(p, rate, most)->str:
 def _when_down(p, rate, most, down)->str:
     "What is left when nodes fail, and how many would be enough"
     left = p.survives(down)
-    said = f'with {_count(down,"node")} down the rest carries {left:.0%} of ' + ('the load' if rate else 'the capacity')
+    said = f'with {_count(down,"node")} down the rest carries {math.floor(100*left+1e-9)}% of ' + ('the load' if rate else 'the capacity')
     if left>=1 or not rate: return said
     l = p.layouts[0]
     enough = math.ceil(rate/most*l.nodes)+down*l.nodes_per_replica

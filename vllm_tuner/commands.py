@@ -256,7 +256,7 @@ def cluster(a:Ask)->Answer:
     return Answer(Page(f'{s.name} on {name}', cluster_blocks(p, s.name), f'{describe(w)}; vLLM {a.version}'), dict(model=s.name, nodes=name, vllm_version=a.version, **cluster_data(p, s.name)), int(not p.met))
 
 # %% ../nbs/61a_commands.ipynb #c019
-def _where(l)->str: return f"{l.nodes} node{'s' if l.nodes>1 else ''} of {l.node.name}"
+def _where(l)->str: return l.node.name.replace(' x ','x') + (f':{l.nodes}' if l.nodes>1 else '')  # as `--node` takes it
 
 def _layout(l)->tuple:
     "A layout as a row"
@@ -278,8 +278,8 @@ def cluster_blocks(
     from vllm_tuner.deploy import serve
     heads = ('layout','on','tokens/s','TTFT p90','TPOT','GPUs','$/M tokens')
     chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(map(_layout,p.layouts)), p.reach if p.layouts else '', 'clrrrrr')
-    tried = Table('Also tried', heads, tuple(map(_layout,[l for l in p.alternatives if l.prediction and l not in p.layouts][:8])), '', 'llrrrrr')
-    runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q in zip(p.layouts,p.plans) if q.engine)
+    tried = Table('Also tried', heads, tuple(map(_layout,[l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8])), '', 'llrrrrr')
+    runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else '') + (f', for {x:.0%} of the load' if len(p.layouts)>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
     level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else ''
     return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs
 
