@@ -18,7 +18,7 @@ from .units import gib, real
 __all__ = ['KNOBS', 'Calibration', 'calibration_rows', 'kv_error', 'fit', 'profile_text', 'save_profile', 'load_profile']
 
 # %% ../nbs/51c_calibration.ipynb #c005
-_OPEN = .3     # share of everything but weights and cache that flags which a log leaves open may add or take
+_OPEN = .5     # share of everything but weights and cache that flags which a log leaves open may add or take
 KNOBS = ('activation_memory_factor','non_torch_memory_factor','graph_memory_overhead_base_ratio','graph_memory_batch_scaling_factor')
 _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
 _TERM_OF = {'activation_memory_factor':'activation', 'non_torch_memory_factor':'non_torch', 'graph_memory_overhead_base_ratio':'cuda_graph', 'graph_memory_batch_scaling_factor':'cuda_graph'}
@@ -78,7 +78,7 @@ def _equations(x):
 def _prior(xs):
     "Standard deviation of each scale before any log: an amount outside torch, shares of the rest"
     outside = median(max(.05, gib(memory(x.arch, x.device, x.engine).non_torch)) for x in xs)
-    sd = {'activation':.1, 'non_torch':min(2., .6/outside), 'cuda_graph':.3}
+    sd = {'activation':.05, 'non_torch':min(.7, .2/outside), 'cuda_graph':.3}
     return [sd[_TERM_OF[k]] for k in KNOBS]
 
 # %% ../nbs/51c_calibration.ipynb #c008

@@ -47,7 +47,7 @@ def stage_memory(
     e = engine
     w = resident_bytes(arch, device, e, pp_rank)
     a = round(activation_bytes(arch, device, e, pp_rank)*params.scale('activation_memory_factor'))
-    n = round(non_torch_bytes(arch, device, e, pp_rank)*params.scale('non_torch_memory_factor'))
+    n = non_torch_bytes(arch, device, e, pp_rank, params.scale('non_torch_memory_factor'))
     g = graph_bytes(arch, device, e, params, pp_rank)
     return Stage(w, a, n, g.charged, budget_bytes(device,e)-w-a-n-g.charged, profile(arch,device,e,pp_rank), g)
 

@@ -42,11 +42,13 @@ def non_torch_bytes(
     device, # `Device`
     engine, # resolved
     pp_rank:int=0, # pipeline stage
+    scale:float=1.,# of what lies outside torch on this machine
 )->int:     # bytes on one rank
     "Growth outside torch's allocator up to the end of profiling, and since 0.27 the torch buffers that stay"
     k,when = fitted()['non_torch'],era(arch,device,engine)
     first = when=='estimated' and pp_rank<engine.pipeline_parallel_size-1     # a stage without the sampler's kernels printed 0.07 GiB, the others 0.25
     gib = k['base']['v1' if first else when] + k['link'][link_kind(device,engine)]*(k['early_link'] if when in ('early','v0','v1') else 1)
+    gib *= scale                                                              # the buffers below follow from shapes on any machine
     if when!='consumed': return round(gib*GiB) + (baseline_bytes(device,engine) if charges_baseline(arch,device,engine) else 0)
     p = profile(arch, device, engine, pp_rank)
     return round(gib*GiB) + p.workspace + p.tables + pinned_bytes(arch, device, engine, pp_rank)
