@@ -14,7 +14,7 @@ from .step_load import ROUNDED, fused, load, unit
 from .versions import release
 
 # %% auto #0
-__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'staged', 'clock']
+__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'geforce', 'clock']
 
 # %% ../nbs/32a_step_clock.ipynb #c006
 def either(
@@ -194,14 +194,14 @@ def _link(t, device, tp):
     bridge = link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name   # joins two cards
     ring = 2*(tp-1)/tp
     if link.kind=='nvlink' and not (bridge and tp>2): return t['reduce_nvlink'], ring/(link.bandwidth*t['link_nvlink'])
-    if staged(device): return t['reduce_staged']*tp/2, ring/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
+    if geforce(device): return t['reduce_staged']*tp/2, ring/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
     fan = t['fan_pcie5'] if device.pcie>5e10 else t['fan_pcie4']
     return t['reduce_pcie']*tp/2, ring/(device.pcie*t['link_pcie']*(2/tp)**fan)
 
-def staged(
+def geforce(
     device, # `Device`
 )->bool:
-    "Whether cards without NVLink reach each other only through host memory: the driver gives GeForce cards no peer access"
+    "Whether it is a gaming card: the driver gives it no peer access, and it runs above its rated clock"
     return bool(re.match(r'RTX-[2345]0[5-9]0|GTX', device.name))
 
 def _host(t, device, e):
@@ -242,9 +242,10 @@ def _clock(l, t, d, e):
     "A clock from a load and a table of coefficients"
     eff = lambda what,f: efficiency(t, what, f, d)
     whole = t.get(f'gpu@{d.name}',1.)   # what is particular to this GPU
-    bw,half,tp = d.bandwidth/whole,d.flops('bf16')/whole,e.tensor_parallel_size
+    clocked = (t['boost'] if geforce(d) else 1.)/whole
+    bw,half,tp = d.bandwidth/whole,d.flops('bf16')*clocked,e.tensor_parallel_size
     old = t['math_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    peak = lambda f: d.flops(unit(f, d.capability))*old/whole
+    peak = lambda f: d.flops(unit(f, d.capability))*old*clocked
     narrow = t['kv_fp8']*t.get(f'kv_fp8@{architecture(d)}',1.) if e.kv_cache_dtype.startswith('fp8') else 1.
     kv_eff,mla = min(.97, t['kv']*t.get(f'kv@{architecture(d)}',1.)*narrow), t['mla']
     experts = tuple((r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.experts, r.topk, r.ranks, r.replicas, r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))) for r in l.routed)

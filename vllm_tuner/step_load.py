@@ -212,7 +212,7 @@ def _helpers(g, attention, dense, routed):
     m,f = g.mixer,g.ffn
     own = 2*(attention in ROUNDED)*(not isinstance(m,NoMixer)) + (m.qk_norm!='' if isinstance(m,Attention) else 0)
     if isinstance(f,Dense): return own + 2*(dense in ROUNDED)
-    return own + (2*(routed in ROUNDED) + (bool(f.shared)*(3+2*(dense in ROUNDED))) if isinstance(f,MoE) else 0)
+    return own + 2*(isinstance(f,MoE) and routed in ROUNDED)   # shared experts run beside the routed ones, on a stream of their own
 
 # %% ../nbs/32_step_load.ipynb #c023
 @lru_cache(1024)
