@@ -18,7 +18,7 @@ from .screen import PARAMS
 from .steady_state import lengths
 from .step_clock import PUBLIC, Speed
 from .units import ceil_div
-from .validation import attentions, kv_heads
+from .findings import attentions, kv_heads
 from .workloads import WorkloadProfile
 
 # %% auto #0

@@ -13,7 +13,7 @@ from .printed_values import read_repr
 from .sentences import AFTER, BEFORE, FACTS, MARKS, NUMBER, REFUSALS, WORDS
 from .style import esc
 from .units import GiB
-from .validation import Finding
+from .findings import Finding
 
 # %% auto #0
 __all__ = ['Observed', 'rows', 'parse_log']

@@ -15,7 +15,8 @@ from .models import arch as named, catalogue
 from .screen import PARAMS, SEQS, margin, request_bytes, shares
 from .steady_state import BUDGETS, lengths
 from .units import show_bytes
-from .validation import Fix, check
+from .findings import Fix
+from .validation import check
 from .weights import weight_bytes
 from .workloads import WorkloadProfile
 
