@@ -110,7 +110,7 @@ def check(a:Ask)->Answer:
 
 def _checked(a:Ask, cmd)->Answer:
     "One server"
-    from vllm_tuner.validation import Finding
+    from vllm_tuner.findings import Finding
     if not cmd.model: raise ValueError('the configuration names no model; write it in front of the flags, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
     bad = [Finding('error','command-line',p) for p in cmd.problems]
     wrong = _nonsense(a, cmd)
