@@ -7,7 +7,7 @@ from __future__ import annotations
 from .cuda_graphs import fitted
 from .forward import runner
 from .layers import MLA
-from .passes import pinned_bytes
+from .passes import pinned_bytes, sampler_kind
 from .profiler import CONSUMED, profile
 from .units import GiB, MiB, ceil_div, round_up
 from .versions import release
@@ -46,8 +46,8 @@ def non_torch_bytes(
 )->int:     # bytes on one rank
     "Growth outside torch's allocator up to the end of profiling, and since 0.27 the torch buffers that stay"
     k,when = fitted()['non_torch'],era(arch,device,engine)
-    first = when=='estimated' and pp_rank<engine.pipeline_parallel_size-1     # a stage without the sampler's kernels printed 0.07 GiB, the others 0.25
-    gib = k['base']['v1' if first else when] + k['link'][link_kind(device,engine)]*(k['early_link'] if when in ('early','v0','v1') else 1)
+    few = when=='estimated' and (pp_rank<engine.pipeline_parallel_size-1 or sampler_kind(arch,device,engine)=='greedy')   # without the sampler's kernels: 0.07 GiB were printed, 0.25 with them
+    gib = k['base']['v1' if few else when] + k['link'][link_kind(device,engine)]*(k['early_link'] if when in ('early','v0','v1') else 1)
     gib *= scale                                                              # the buffers below follow from shapes on any machine
     if when!='consumed': return round(gib*GiB) + (baseline_bytes(device,engine) if charges_baseline(arch,device,engine) else 0)
     p = profile(arch, device, engine, pp_rank)
