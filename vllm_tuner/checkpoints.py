@@ -70,6 +70,7 @@ PRECISIONS = {
     'bnb-4bit': dict(quant_method='bitsandbytes', load_in_4bit=True, bnb_4bit_quant_type='nf4'),
     'bnb-8bit': dict(quant_method='bitsandbytes', load_in_8bit=True),
     'bf16': None,
+    **{f'gguf-{t}':dict(quant_method='gguf', type=t) for t in ('Q8_0','Q6_K','Q5_K_M','Q5_K_S','Q5_0','Q4_K_M','Q4_K_S','Q4_0','Q3_K_M','Q2_K')},
 }
 
 # %% ../nbs/13_checkpoints.ipynb #c019
@@ -79,6 +80,7 @@ _ENDINGS = (
     (r'[-_]gptq(?:[-_](?:int4|4bit|marlin))?(?:[-_]?\d+g)?', 'gptq-int4'), (r'[-_]nvfp4a16', 'nvfp4a16'), (r'[-_](?:nv)?fp4(?:[-_](?:v\d|w4a4|qad))?', 'nvfp4'), (r'[-_](?:w[-_])?mxfp4(?:[-_]a[-_]fp8)?', 'mxfp4'), (r'[-_]mxfp8', 'mxfp8'),
     (r'[-_](?:unsloth[-_])?bnb[-_]4bit', 'bnb-4bit'), (r'[-_]bnb[-_]8bit', 'bnb-8bit'), (r'[-_]int4', 'w4a16'), (r'[-_]int8', 'w8a8'), (r'[-_]fp8', 'fp8'), (r'[-_](?:bf16|fp16|hf)', 'bf16'),
 )
+_ENDINGS += ((r'[-_](?:gptq[-_])?(?:int4[-_])?autoround(?:[-_]gptq[-_]4bit|[-_]w4a16)?', 'gptq-int4'), *((rf'(?:[-_]gguf)?[-_.:]{k[5:]}(?:\.gguf)?', k) for k in PRECISIONS if k.startswith('gguf-')), (r'[-_]gguf', 'gguf-Q4_K_M'))  # llama.cpp's files name their mixture
 _ENDINGS = tuple((re.compile(p+r'$', re.I),k) for p,k in _ENDINGS)
 _OWN_BLOCKS = {'qwen','deepseek-ai','zai-org','minimaxai','internlm','inclusionai','moonshotai','xiaomimimo','stepfun-ai','tencent','baidu','dots-studio','lgai-exaone'}  # publishers whose own FP8 has blocks
 MIRRORS = frozenset('unsloth nousresearch redhatai neuralmagic nm-testing thebloke casperhansen hugging-quants huggingface-quants lmstudio-community bartowski solidrust maziyarpanahi modelcloud cyankiwi quanttrio intel kaitchup amd nvidia inferact '
