@@ -156,7 +156,7 @@ def allreduce_seconds(
 def plot_reduces(
     ranks:int=8, # ranks
     gpus=('H100-SXM','B200','RTX-PRO-6000','L40S'), # GPUs
-    model=None,  # `(device, ranks) -> (seconds of the smallest, seconds of a byte)` to compare with
+    model=None,  # `(device, ranks, bytes) -> seconds` to compare with
     ax=None,     # axes to draw on
 ):               # axes
     "All-reduces over their size"
@@ -166,9 +166,7 @@ def plot_reduces(
     for gpu,colour in zip(gpus,(BLUE,RED,PURPLE,ORANGE)):
         r = next(r for r in distilled()['reduces'] if (r['gpu'],r['ranks'])==(gpu,ranks))
         ax.plot(r['bytes'], r['us'], 'o-', ms=3.5, color=colour, label=gpu)
-        if model:
-            latency,byte = model(device(gpu), ranks)
-            ax.plot(r['bytes'], [1e6*(latency+byte*b) for b in r['bytes']], '--', lw=1, color=colour)
+        if model: ax.plot(r['bytes'], [1e6*model(device(gpu), ranks, b) for b in r['bytes']], '--', lw=1, color=colour)
     ax.set(xscale='log', yscale='log', xlabel='bytes on each rank', ylabel='microseconds'); ax.legend(frameon=False, fontsize=8)
     return ax
 
