@@ -14,7 +14,8 @@ from .step_load import ROUNDED, fused, load, unit
 from .versions import release
 
 # %% auto #0
-__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'geforce', 'clock']
+__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'geforce',
+           'reduce_seconds', 'clock']
 
 # %% ../nbs/32a_step_clock.ipynb #c006
 def either(
@@ -128,6 +129,8 @@ class Clock:
     elementwise:float    # per token
     comm:float           # per step
     comm_token:float     # per token
+    nccl:float           # per step where NCCL takes large messages, 0 where it takes all of them or none
+    nccl_token:float     # per token
     comm_decode:float    # per decode, where ranks hold parts of one cache
     head:float           # per step
     head_row:float       # per row of logits
@@ -163,8 +166,9 @@ class Clock:
         kv = at = 0.
         for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
         for s,limit in self.attention: at = at + s*(self.extra*p+(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4)))
-        rows = n*(1+self.drafts)+(p>0)
-        return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, self.comm+self.comm_token*m+self.comm_decode*n,
+        rows,co = n*(1+self.drafts)+(p>0), self.comm+self.comm_token*m
+        if self.nccl: co = either(co, self.nccl+self.nccl_token*m, -8)   # the faster of the two
+        return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, co+self.comm_decode*n,
                 either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0), self.frontend*n)
 
     def step(self, m, n, ctx, p, pctx, launch):
@@ -188,12 +192,16 @@ class Clock:
 # %% ../nbs/32a_step_clock.ipynb #c030
 _GRAPHS = {'NONE':(0,0), 'PIECEWISE':(1,1), 'FULL':(2,2), 'FULL_DECODE_ONLY':(2,0), 'FULL_AND_PIECEWISE':(2,1)}  # index into `Clock.launch`: a decode step, a mixed step
 
+def _joined(device, tp):
+    "Whether NVLink joins all ranks: a bridge joins two"
+    bridge = device.link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name
+    return device.link.kind=='nvlink' and not (bridge and tp>2)
+
 def _link(t, device, tp):
-    "Seconds of the smallest all-reduce, and of one byte in a large one"
+    "Seconds of the smallest all-reduce, and of one byte in a larger one"
     link = device.link
-    bridge = link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name   # joins two cards
     ring = 2*(tp-1)/tp
-    if link.kind=='nvlink' and not (bridge and tp>2): return t['reduce_nvlink'], ring/(link.bandwidth*t['link_nvlink'])
+    if _joined(device, tp): return t['reduce_nvlink']*t.get(f'reduce_nvlink@{architecture(device)}',1.), ring/either(link.bandwidth*t['link_nvlink'], t['link_kernel'], -2)
     if geforce(device): return t['reduce_staged']*tp/2, ring/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
     fan = t['fan_pcie5'] if device.pcie>5e10 else t['fan_pcie4']
     return t['reduce_pcie']*tp/2, ring/(device.pcie*t['link_pcie']*(2/tp)**fan)
@@ -210,6 +218,26 @@ def _host(t, device, e):
     amd = t['host_amd'] if device.vendor!='NVIDIA' else 1.
     many = t['host_ranks'] if e.world_size>1 else 0.
     return era*amd*(t['host']+many), era*t['host_seq'], era*amd*t['host_mixed']
+
+# %% ../nbs/32a_step_clock.ipynb #n002
+def _nccl(t, device, tp):
+    "The same for large messages over NVLink, which vLLM leaves to NCCL; zeros without NVLink, where `_link` is NCCL already"
+    return (t['reduce_nccl'], 2*(tp-1)/tp/(device.link.bandwidth*t['link_nvlink'])) if _joined(device, tp) else (0.,0.)
+
+def _exchange(t, device, ranks):
+    "The same for an exchange of tokens, which always goes through NCCL"
+    a,b = _link(t, device, ranks)
+    return a,_nccl(t, device, ranks)[1] or b
+
+def reduce_seconds(
+    t:dict,     # coefficients
+    device,     # `Device`
+    ranks:int,  # tensor-parallel ranks
+    bytes:float,# of the message on each
+)->float:       # seconds
+    "One all-reduce"
+    (a,b),(c,d) = _link(t, device, ranks),_nccl(t, device, ranks)
+    return either(a+b*bytes, c+d*bytes, -8) if c else a+b*bytes
 
 # %% ../nbs/32a_step_clock.ipynb #c031
 def _layers(l, t, d, e, whole):
@@ -251,13 +279,15 @@ def _clock(l, t, d, e):
     experts = tuple((r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.experts, r.topk, r.ranks, r.replicas, r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))) for r in l.routed)
     prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)*(t['attention_triton'] if l.triton else 1.)
     latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
-    la,lb = _link(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
+    nl,nb = _nccl(t, d, tp) if tp>1 else (0.,0.)
+    la,lb = _exchange(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
     lm,lp = _link(t, d, e.decode_context_parallel_size) if l.merges else (0.,0.)
+    other,other_token = l.exchanges*la+l.merges*lm, l.exchanges*l.message*lb*e.data_parallel_size
     launch,kernels = _layers(l, t, d, e, whole)
     return Clock(sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense), experts,
                  tuple((either(k.bytes/(bw*kv_eff), k.decode/(half*mla)), k.limit) for k in l.looks), tuple((k.prefill/prefill, k.limit) for k in l.looks),
                  l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
-                 (l.reduces+l.tiny)*latency+l.exchanges*la+l.merges*lm, l.reduces*l.message*byte+l.exchanges*l.message*lb*e.data_parallel_size, l.partial*lp/2, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
+                 (l.reduces+l.tiny)*latency+other, l.reduces*l.message*byte+other_token, (l.reduces*nl+l.tiny*latency+other)*(nl>0), l.reduces*l.message*nb+other_token, l.partial*lp/2, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
                  l.logits*t['sampler']/bw, kernels, launch,
                  *_host(t, d, e), t['frontend'], t['tile'], t['skew'], t['extra']*t.get(f'extra@{architecture(d)}',1.), *_rounds(l, t), bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0,
                  e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)
