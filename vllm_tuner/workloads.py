@@ -83,6 +83,7 @@ class WorkloadProfile:
     output_share:float=.25                     # answer's part of a sequence when only `sequence_length_distribution` is given
     max_concurrency:int|None=None              # requests in flight at most (users of a closed loop)
     num_requests:int|None=None                 # requests of one run, `None` for as many as a steady state needs
+    jitter:float=.1                            # answers of a closed loop end up to this share earlier or later, 0 to 1
     burstiness:float=1.                        # shape of the gaps between arrivals: 1 Poisson, below 1 bursty
     prefix_tokens:int=0                        # first tokens that all prompts share
     prefix_hit_rate:float=0.                   # further share of prompt tokens found in the prefix cache
@@ -96,7 +97,7 @@ class WorkloadProfile:
         for k in ('max_concurrency','num_requests'):
             if getattr(self,k) is not None: put(k, int(real(getattr(self,k), k, 1, 1e9)))
         put('prefix_hit_rate', real(self.prefix_hit_rate, 'prefix_hit_rate', 0, 1)); put('prefix_tokens', int(real(self.prefix_tokens, 'prefix_tokens', 0, 1e9)))
-        put('output_share', real(self.output_share, 'output_share', 0, 1))
+        put('output_share', real(self.output_share, 'output_share', 0, 1)); put('jitter', real(self.jitter, 'jitter', 0, 1))
         if self.target_metric not in METRICS: raise ValueError(f'target_metric is {self.target_metric!r} but must be one of {", ".join(METRICS)}')
         for k,v in _lengths(self).items(): put(k, v)
 
@@ -256,6 +257,12 @@ def _replay(w, n, rng):
     part = dict(blocks=t.blocks[:t.offsets[n]], offsets=t.offsets[:n+1], block_size=t.block_size) if t.blocks is not None and n<=len(t) else {}
     return Requests(when, i, o, np.minimum(hit, i-1), w.max_concurrency, **part)
 
+def _jittered(w, length, rng):
+    "Answers of a closed loop, each a little shorter or longer, with the same mean"
+    if w.max_concurrency is None or w.requests_per_second is not None: return length
+    u = rng.permutation((np.arange(len(length))+rng.random())/max(1,len(length)))
+    return np.maximum(1, np.round(length*(1+w.jitter*(2*u-1)))).astype(np.int64)
+
 def requests(
     w:WorkloadProfile,   # the profile
     n:int|None=None,     # how many; `None` for `num_requests`, else 1000
@@ -267,7 +274,7 @@ def requests(
     if w.trace is not None and len(w.trace): return _replay(w, n, rng)
     i,o = w.input_length_distribution.sample(n,rng).astype(np.int64), w.output_length_distribution.sample(n,rng).astype(np.int64)
     hit = np.maximum(np.minimum(w.prefix_tokens, i-1)*(np.arange(n)>0), (w.prefix_hit_rate*i).astype(np.int64))
-    return Requests(_arrivals(w,n,rng), i, o, np.minimum(hit, i-1), w.max_concurrency)
+    return Requests(_arrivals(w,n,rng), i, _jittered(w,o,rng), np.minimum(hit, i-1), w.max_concurrency)
 
 WorkloadProfile.requests = requests
 
