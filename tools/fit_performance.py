@@ -244,7 +244,7 @@ def freeze(c, speed):
     shared = 512 if c.lab=='4x3090' else 200 if c.record['workload']['dataset']=='sonnet' else 0
     run = simulate(c.arch, c.device, c.engine, c.requests, speed=speed, shared=shared)
     s = run.steps
-    k,d,n,ctx,p,pctx,wait,inv = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9]
+    k,d,n,ctx,p,pctx,wait,inv,batches = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9],s[:,10]
     cl = clock(c.arch, c.device, c.engine, speed)
     sizes = np.array(cl.sizes or (0,))
     if cl.replicas>1: n,ctx,pctx,p = n/cl.replicas,ctx/cl.replicas,pctx*np.minimum(1,cl.budget/(p+1e-9)),np.minimum(p,cl.budget)
@@ -252,12 +252,12 @@ def freeze(c, speed):
     inside = tok<=sizes[-1]
     idx = np.where(inside, np.where(p>0, cl.graph[1], cl.graph[0]), 0)
     m = np.where(inside, sizes[np.minimum(np.searchsorted(sizes,tok),len(sizes)-1)], tok)
-    key = np.stack([p>0, np.round(3*np.log2(n+1)), np.round(2*np.log2(p+1)), np.round(2*np.log2(ctx/np.maximum(n,1)+1)), idx],1)
+    key = np.stack([p>0, np.round(3*np.log2(n+1)), np.round(2*np.log2(p+1)), np.round(2*np.log2(ctx/np.maximum(n,1)+1)), idx, batches],1)
     _,inv_ix = np.unique(key, axis=0, return_inverse=True); inv_ix = inv_ix.ravel()
     add = lambda x: np.bincount(inv_ix, x)
     K = add(k); avg = lambda x: add(k*x)/K
-    S = cl.stages
-    rows = np.stack([np.maximum(1,avg(m)/S) if S>1 else avg(m), avg(n)/S, avg(ctx)/S, avg(p)/S, avg(pctx)/S], 1)
+    S = avg(batches)
+    rows = np.stack([np.where(S>1, np.maximum(1,avg(m)/S), avg(m)), avg(n)/S, avg(ctx)/S, avg(p)/S, avg(pctx)/S], 1)
     N,N2 = len(run.arrival), max(1,(run.output>1).sum())
     pure = (p==0)|(n==0)
     n = s[:,3]

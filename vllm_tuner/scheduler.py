@@ -69,7 +69,7 @@ def _cap(s, size, sp):
 # %% ../nbs/34_scheduler.ipynb #c008
 class Server:
     "The scheduler's state, and what it did"
-    __slots__ = ('clock','pool','budget','seats','chunked','delay','users','inp','out','hit','arrive','shared','t','k','n','ctx','used','incoming','queue','partial','live','ends','end','phases','weight',
+    __slots__ = ('clock','clocks','cohorts','pool','budget','seats','chunked','delay','users','inp','out','hit','arrive','shared','t','k','n','ctx','used','incoming','queue','partial','live','ends','end','phases','weight',
                  'serial','gate','width','whole','ahead','seen','first','finish','born','made','preempted','log','left')
 
     def __init__(self,
@@ -88,6 +88,7 @@ class Server:
         self.clock,self.pool,self.budget,self.seats,self.chunked,self.delay,self.shared = clock,pool,budget,seats,chunked,delay,shared
         self.t,self.k,self.n,self.ctx,self.used,self.weight = 0.,0,0,0,pool.held(shared),0.
         self.queue,self.partial,self.live,self.ends,self.phases = deque(),[],{},[],[0]*pool.size
+        self.clocks,self.cohorts = tuple(replace(clock, stages=k+1) for k in range(s)) if (s:=getattr(clock,'stages',1))>1 else (clock,),0
         self.log,self.preempted,self.serial,self.gate,self.width,self.whole,self.ahead,self.seen = [],0,serial,-1.,width,whole,ahead,0.
 
     def serve(self,
@@ -120,7 +121,7 @@ def turn(self):
     p,pctx,ready = self.fill(calm) if self.partial or self.queue else (0,0.,())
     if p: self.mixed(p, pctx, ready)
     elif self.n: self.stretch()
-    elif inc: self.t = self.seen = max(self.t, inc[0][0])
+    elif inc: self.t = self.seen = max(self.t, inc[0][0]); self.cohorts = 0
     else: return False
     return True
 
@@ -226,9 +227,10 @@ def fill(self, calm):
 @_method
 def mixed(self, p, pctx, ready):
     "A step with prompt tokens"
-    n = self.n
+    n,self.cohorts = self.n,min(self.cohorts+1, len(self.clocks))
+    self.clock = self.clocks[self.cohorts-1]
     d = self.clock.seconds(n, self.ctx, p, pctx)
-    self.log.append((self.t, 1, d, n, self.ctx, p, pctx, len(self.queue)+len(self.partial), self.used, self.weight))
+    self.log.append((self.t, 1, d, n, self.ctx, p, pctx, len(self.queue)+len(self.partial), self.used, self.weight, self.cohorts))
     if n: self.used += self.need(1)
     self.seen = self.t if self.ahead else self.t+d
     self.t += d; self.k += 1; self.ctx += n
@@ -260,7 +262,7 @@ def stretch(self):
     if self.incoming and not self.queue and n<self.seats: k,b = _until(self.incoming[0][0]-self.t, k, a, b, self.ahead)
     d = k*(a+b)/2
     new = self.need(k)
-    self.log.append((self.t, k, d, n, self.ctx+n*(k-1)/2, 0, 0., len(self.queue), self.used+new/2, self.weight))
+    self.log.append((self.t, k, d, n, self.ctx+n*(k-1)/2, 0, 0., len(self.queue), self.used+new/2, self.weight, self.cohorts))
     self.used += new
     self.t += d; self.k += k; self.ctx += n*k
     self.seen = self.t-b if self.ahead else self.t

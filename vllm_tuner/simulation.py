@@ -25,7 +25,7 @@ class Run:
     finish:np.ndarray      # seconds of the last token
     input:np.ndarray       # prompt tokens
     output:np.ndarray      # answer tokens
-    steps:np.ndarray       # one row per stretch: start, steps, seconds, decodes, tokens in sight, prompt tokens, pairs, waiting, blocks in use, sum of 1/(answer-1)
+    steps:np.ndarray       # one row per stretch: start, steps, seconds, decodes, tokens in sight, prompt tokens, pairs, waiting, blocks in use, sum of 1/(answer-1), batches in the pipeline
     preemptions:int        # requests thrown out and computed again
     replicas:int           # independent data-parallel replicas; the arrays describe one of them
     pool:Pool              # its cache
@@ -152,7 +152,7 @@ def _run(s, r, e, p, t, notes, replicas):
     "What a server did, as arrays"
     arrive,first,finish = (np.array(x) for x in (s.arrive,s.first,s.finish))
     api = t['api']+t['api_token']*r.input
-    steps = np.array(s.log).reshape(-1,10)
+    steps = np.array(s.log).reshape(-1,11)
     rate = mean_rate(arrive) if r.users is None else None
     full = rate is not None and _saturated(arrive, first, finish, steps)
     if full: notes += (f'{replicas*rate:,.4g} requests come every second, more than are answered: the queue grows as long as they come; the latencies are those of the first {replicas*len(arrive):,}',)
