@@ -112,8 +112,9 @@ def attention(
     d = facts.pop('head_dim', None) or head_dim(c, n)
     qkv,out,_ = biases(c, h)
     w = c.int('sliding_window') or None
-    gate = 'gate' in h or c.flag('attn_output_gate') or c.flag('attention_output_gate')
-    headgate = ('headgate' in h or c.flag('use_head_wise_attn_gate')) and c.need('hidden_size')*n
+    gating = c('gating', 'headgate' in h)  # Laguna: `true` or 'per-head' for a gate per head, another word for one per element
+    gate = 'gate' in h or c.flag('attn_output_gate') or c.flag('attention_output_gate') or isinstance(gating,str) and gating!='per-head'
+    headgate = (gating in (True,'per-head') or c.flag('use_head_wise_attn_gate')) and c.need('hidden_size')*n
     base = dict(window=w if kind=='sliding_attention' else None, chunk=c.int('attention_chunk_size') if kind=='chunked_attention' else None, bias=qkv, out_bias=out, qk_norm=_qk_norm(c,h),
                 qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type') in ('nope','alibi') else rope(c,d,kind), extra=int(headgate), latent_q=c.int('share_q_dim') or 0)
     kv = facts.pop('kv_heads', None) or shared_heads(c, n)
