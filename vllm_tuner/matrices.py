@@ -28,6 +28,7 @@ HABITS = {
     'norms over all heads are divided':'MiniMax',
     'windows rotate on their own':'Gemma3 ModernBert',                  # another base, though a config may be silent about it
     'runs on transformers':'EmbeddingGemma2 Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
+    'feed-forward is whole':'GPTBigCode',                     # transformers' plan divides its attention alone
     'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
     'embedding is whole':'Whisper',
     'vocabulary head':'BertForMaskedLM',                     # SPLADE's, whole on every rank
@@ -66,6 +67,7 @@ class Split:
     corrected:bool=False# routers have a score correction
     norms:int=1         # ranks that share norms over all heads
     vocab:int=0         # rows kept for words that adapters add, releases before 0.12
+    dense:int=0         # ranks that share dense feed-forwards, 0 for `tp`
     reread:bool=False   # layers that read an earlier cache have keys and values all the same, releases before 0.30
 
 # %% ../nbs/20_matrices.ipynb #c080
@@ -91,7 +93,7 @@ def split(
     shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) and has(arch,'shared experts whole where sequences are spread') else tp
     router = 4 if has(arch,'fp32 router') else 0
     return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if has(arch,'router may be quantised') else 'plain',
-                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0, release(v)<(0,30,0))
+                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0, int(has(arch,'feed-forward is whole')), release(v)<(0,30,0))
 
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def linear(
@@ -256,7 +258,7 @@ def feed_forward(
     s:Split, # the layout
 )->list[Matrix]:
     "What transforms each token in one layer"
-    return dense(f,s) if isinstance(f,Dense) else mixture(f,s) if isinstance(f,MoE) else []
+    return dense(f,s,tp=s.dense) if isinstance(f,Dense) else mixture(f,s) if isinstance(f,MoE) else []
 
 # %% ../nbs/20_matrices.ipynb #c024
 def layer(
