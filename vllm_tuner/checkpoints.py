@@ -45,7 +45,7 @@ def entry(
     return _config(catalogue_data()[1][name.lower()])
 
 # %% ../nbs/13_checkpoints.ipynb #c014
-_KEEP = ['lm_head','re:.*\\.gate$','re:.*router.*','re:.*shared_expert_gate$','re:.*visual.*','re:.*vision.*','re:.*audio.*','re:.*projector.*','re:.*linear_attn.*']  # llm-compressor's recipes for Qwen3-Next and its heirs leave linear attention alone
+_KEEP = ['lm_head','re:.*\\.gate$','re:.*router.*','re:.*shared_expert_gate$','re:.*visual.*','re:.*vision.*','re:.*audio.*','re:.*projector.*','re:.*linear_attn\\.(in_proj_|o_proj).*']  # llm-compressor's recipes for Qwen3-Next and its heirs leave linear attention alone; the names keep Mamba and short convolutions out
 _GLOBS = ['lm_head','*.gate','*router*','*visual*','*vision*','*audio*','*projector*','*.linear_attn.conv1d*']
 
 def _ct(weights, acts=None, keep=_KEEP): return dict(quant_method='compressed-tensors', config_groups={'group_0':{'targets':['Linear'],'weights':weights,'input_activations':acts}}, ignore=keep)

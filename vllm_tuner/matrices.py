@@ -182,7 +182,7 @@ def linear_attention(
 )->list[Matrix]:
     "Matrices of linear attention or a short convolution on one rank"
     H,heads,k,v,p = s.hidden, m.v_heads//s.tp, m.k_heads*m.k_dim//s.tp, m.v_heads*m.v_dim//s.tp, 'mixer.'
-    out = linear(H,v,p+'out_proj',p+'o_proj',parts=1,row=True,bias=m.bias)
+    out = linear(H,v,p+'out_proj',*(() if m.kind=='shortconv' else (p+'o_proj',)),parts=1,row=True,bias=m.bias)
     match m.kind:
         case 'shortconv':
             return [linear(3*v,H,p+'in_proj',parts=3,bias=m.bias), Matrix(v,m.conv,bias=v if m.conv_bias else 0), out, _vector(m.extra)]
