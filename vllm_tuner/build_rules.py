@@ -27,8 +27,6 @@ def division_rules(c:Case):
     if c.tp>kv_heads(c.arch)>0 and lacks(c.arch.architecture,'kv_copies'):
         yield Draft('error','kv-copies','integer modulo by zero', tps(c), f'this model class does not copy its {kv_heads(c.arch)} KV heads to more than {kv_heads(c.arch)} ranks'); return
     ep = c.asked.enable_expert_parallel
-    if ep and c.arch.architecture=='DbrxForCausalLM' and c.tp*c.asked.data_parallel_size>1:  # vllm 0.33 `dbrx.py: weight_loader` copies all experts to every rank
-        yield Draft('error','experts', 'The expanded size of the tensor must match the existing size at non-singleton dimension 0', ({'enable_expert_parallel':False},), 'the loader of this class knows no expert parallelism')
     for m in attentions(c.arch):
         if not isinstance(m,MLA): yield from _whole(max(m.kv_heads,c.tp), min(m.kv_heads,c.tp), c)
     for f in ffns(c.arch,Dense): yield from _whole(f.intermediate, c.tp, c)

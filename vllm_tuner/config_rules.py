@@ -193,7 +193,8 @@ def layout_rules(c:Case):
     "Heads, experts, stages and context ranks divide as vLLM wants"
     h,kv,dcp = heads(c.arch),kv_heads(c.arch),c.asked.decode_context_parallel_size
     if h%c.tp: yield Draft('error','heads', f'Total number of attention heads ({h}) must be divisible by tensor parallel size ({c.tp}).', tps(c)); return
-    if c.asked.enable_expert_parallel and not ffns(c.arch,MoE): yield Draft('error','no-experts','Number of experts in the model must be greater than 0 when expert parallelism is enabled.', ({'enable_expert_parallel':False},{'enable_expert_parallel':False,'enable_eplb':False,'num_redundant_experts':0}))
+    nested = c.arch.architecture=='DbrxForCausalLM'  # its config keeps the number in `ffn_config`, where vLLM does not look
+    if c.asked.enable_expert_parallel and (nested or not ffns(c.arch,MoE)): yield Draft('error','no-experts','Number of experts in the model must be greater than 0 when expert parallelism is enabled.', ({'enable_expert_parallel':False},{'enable_expert_parallel':False,'enable_eplb':False,'num_redundant_experts':0}))
     if c.asked.pipeline_parallel_size>1 and lacks(c.arch.architecture,'pipeline'):
         yield Draft('error','no-pipeline','Pipeline parallelism is not supported for this model. Supported models implement the `SupportsPP` interface.', ({'pipeline_parallel_size':1},{'pipeline_parallel_size':1,'tensor_parallel_size':c.tp*c.asked.pipeline_parallel_size}))
     if dcp>1 and attentions(c.arch) and not any(isinstance(m,MLA) for m in attentions(c.arch)) and c.tp%dcp==0:
