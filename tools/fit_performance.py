@@ -109,7 +109,7 @@ def protocol(r):
     nominal = lambda mean: 1024 if mean<2048 else 8192    # lengths are drawn from 0.8 to 1 of these
     i,o = nominal(r['workload']['input_len']),nominal(r['workload']['output_len'])
     fp8,wide = dict(kv_cache_dtype='fp8'),dict(max_num_batched_tokens=8192, max_model_len=i+o+(20 if i+o==2048 else 200))
-    if 'llama' in name: return dict(gpu_memory_utilization=.9, async_scheduling=True, max_num_seqs=users, **({} if 'H100' in r['gpu'] else fp8), **wide)   # on H100 the scripts changed within the sweep; its queues show the 16-bit cache
+    if 'llama' in name: return dict(gpu_memory_utilization=.9, async_scheduling=True, max_num_seqs=users, **({} if 'H100' in r['gpu'] else fp8), **wide)   # on H100 the scripts changed within the sweep: vLLM's default cache, as wherever none is stated
     if 'gpt-oss' in name:
         out = dict(gpu_memory_utilization=.9, max_num_seqs=512 if blackwell else users, max_cudagraph_capture_size=2048, **wide, **(fp8 if blackwell else {}))
         return {**out, 'async_scheduling':True, **({'cudagraph_mode':'PIECEWISE'} if v<(0,14) else {})}
@@ -216,8 +216,6 @@ def read(folder):
 
 # ---------------------------------------------------------------- a metric as a function of the coefficients
 
-LATE = ('4x3090',)   # its client sees the second token first: on an idle server its time to first token grows by 2.2 steps, over two formats and three tp sizes
-
 def statistic(run, s, replicas=1):
     "One statistic of a run; ms, or tokens per second"
     if s=='out': return replicas*run.bench_requests_per_second*run.output.mean()
@@ -262,14 +260,13 @@ def freeze(c, speed):
     pure = (p==0)|(n==0)
     n = s[:,3]
     raw = {'tpot':k*inv/N2, 'itl':k*n/max(1,(k*n).sum()), 'itlp':np.where(pure,k*n,0)/max(1,(k*n*pure).sum()), 'ttft':k*wait/N, 'out':k, 'e2e':k*(wait+n)/N}
-    if c.lab in LATE: raw['ttft'] = raw['ttft']+raw['tpot']
     raw = {a:add(w) for a,w in raw.items()}
     f = Frozen(c, rows, avg(idx).round().astype(int), {}, {}, {}, {}, run)
     N_in = float(run.input.mean())
     for _,st,_v in c.measured:
         kind = 'itlp' if st=='itl_p50' else st.split('_')[0]
         w = raw[kind]
-        value = statistic(run, st, c.replicas)+(statistic(run, 'tpot_mean') if kind=='ttft' and c.lab in LATE else 0.)
+        value = statistic(run, st, c.replicas)
         if not value>0: raise ValueError(f'{st} undefined')
         f.weights[st] = w
         f.const[st] = (1.,N_in) if kind in ('ttft','e2e') else (0.,0.)
