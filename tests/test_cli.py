@@ -149,12 +149,12 @@ BENCH = dict(completed=64, failed=0, total_input_tokens=64000, total_output_toke
 
 
 def test_one_measurement_corrects(tmp_path):
-    "A machine three times as slow as most: its own benchmark says so to the plan and the prediction"
+    "A machine several times as slow as most: its own benchmark says so to the plan and the prediction"
     (f := tmp_path/'bench.json').write_text(json.dumps(BENCH))
     line = f'vllm-tuner predict {LLAMA} --gpu H100 --users 16 --input-len 1000 --output-len 200'
     (_, before), (_, after) = data(line), data(f'{line} --measured {f}')
     before, after = (x['prediction']['tpot_ms']['mean'] for x in (before, after))
-    assert before<after<30 and abs(after-30)<.6*abs(before-30)
+    assert before<15 and abs(after-30)<.3*abs(before-30)
     (tmp_path/'no.json').write_text('hello')
     assert shell(f'{line} --measured {tmp_path}/no.json')[0]==2
 

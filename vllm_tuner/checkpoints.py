@@ -165,7 +165,7 @@ _ALIASES.update({'LiquidAI/LFM2.5-1.2B-Instruct':('LiquidAI/LFM2-1.2B',), 'tiiua
 def _merge(a, b): return {**a, **{k:_merge(a[k],v) if isinstance(v,dict) and isinstance(a.get(k),dict) else v for k,v in b.items()}}
 
 # %% ../nbs/13_checkpoints.ipynb #c052
-_OWN.update({  # models whose code lives with the checkpoint, and a few that no catalogue at hand describes; each agrees with the size that its publisher names, or with what vLLM printed for it
+_OWN.update({  # models whose code lives with the checkpoint, and a few that no catalogue at hand describes: shapes as published; sizes checked where the publisher or a start-up names one
     'openbmb/MiniCPM-V-2_6':dict(architectures=['MiniCPMV'], model_type='minicpmv', version='2.6', hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
         vocab_size=151666, max_position_embeddings=32768, tie_word_embeddings=False, query_num=64, image_size=448, drop_vision_last_layer=False, vision_config=dict(hidden_size=1152, image_size=980,
         intermediate_size=4304, model_type='siglip_vision_model', num_attention_heads=16, num_hidden_layers=27, patch_size=14), slice_config=dict(max_slice_nums=9, patch_size=14, scale_resolution=448),

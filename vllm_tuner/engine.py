@@ -5,6 +5,7 @@
 # %% ../nbs/16_engine.ipynb #c002
 from __future__ import annotations
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from .backends import DEFAULT_BLOCK, INDEXER, WINDOWED, Backend, Need, backend, preferred_block
 from .defaults import (ASYNC_POOLING, ASYNC_SCHEDULING, CHUNKED_HYBRID, EAGER_ATTENTION, GPU_MEMORY_UTILIZATION, HYBRID_PREFIX_CACHING, LARGEST_GRAPH, STATE_DTYPES, V2_RUNNER, batch_defaults, capture_sizes,
@@ -18,6 +19,12 @@ __all__ = ['VIDEO_TOKENS', 'PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', '
            'AutotuningParameters']
 
 # %% ../nbs/16_engine.ipynb #c005
+_STEERING = frozenset('''enforce_eager tensor_parallel_size quantization moe_backend attention_backend kv_cache_dtype max_model_len revision code_revision index_share_for_mtp_iteration disable_padded_drafter_batch
+    disable_eagle_block_drop disable_lookahead_block_hashes draft_lm_head_quantization use_local_argmax_reduction use_heterogeneous_vocab parallel_drafting target_model_config target_parallel_config
+    num_speculative_tokens_per_batch_size draft_model_config draft_parallel_config suffix_decoding_max_tree_depth suffix_decoding_max_cached_requests suffix_decoding_max_spec_factor suffix_decoding_min_token_prob
+    draft_load_config rejection_sample_method synthetic_acceptance_rates synthetic_acceptance_length enable_adaptive_verification draft_sample_method dspark_draft_topk xpress_topc fly_window_size
+    fly_entropy_threshold fly_entropy_top_k acceptance_method posterior_threshold posterior_alpha disable_logprobs disable_log_stats disable_mqa_scorer disable_by_batch_size speculative_token_tree'''.split())  # keys of vllm 0.33 config/speculative.py and of earlier releases that change no figure here
+
 @dataclass(frozen=True, slots=True)
 class Speculative:
     "vLLM's `--speculative-config`"
@@ -35,6 +42,8 @@ class Speculative:
         "The keys that matter here; those that only steer how tokens are accepted are left aside"
         known = {f.name for f in fields(cls)}
         if 'num_speculative_tokens' not in config: raise ValueError('speculative_config names no num_speculative_tokens; add how many tokens are proposed per step')
+        for k in config:
+            if k not in known|_STEERING: raise ValueError(f'speculative_config has no key {k[:60]!r}' + (f'; did you mean {near[0]}?' if (near:=get_close_matches(k, known|_STEERING, 1)) else f'; it takes {", ".join(sorted(known))} and what steers the acceptance'))
         rest = {k:v for k,v in config.items() if k in known}
         return cls(**{'method':'ngram' if 'prompt_lookup_max' in config or 'model' not in config else 'draft_model', **rest})
 
