@@ -187,11 +187,11 @@ def with_explorer():
     index.write_text(json.dumps(nb), encoding='utf-8')
 
 
-PARTS = (('The model, the card, the engine', '01'), ('How vLLM spends your GPU', '2'), ('How fast it serves', '3'), ('What to do', '4'), ('Against reality, and out of the door', '5'), ('Doors', '69'))
+PARTS = (('The model, the card, the engine', '01'), ('How vLLM spends your GPU', '2'), ('How fast it serves', '3'), ('What to do', '4'), ('Against reality, and out of the door', '5'), ('Doors', '6'))
 
 
 def contents(found):
-    "Append the table of contents, by the tens of the notebooks' numbers, to the index"
+    "Append the table of contents, by the hundreds of the notebooks' numbers, to the index"
     index = SRC/'index.ipynb'
     nb = json.loads(index.read_text(encoding='utf-8'))
     tree = lambda caption,names: markdown('```{toctree}\n:hidden:\n:caption: ' + caption + '\n\n' + '\n'.join(names) + '\n```')
@@ -200,8 +200,8 @@ def contents(found):
     first = ('tutorials/quick_start',)
     lessons = sorted((n for r,n in found if r.parts[0] in ('tutorials','howto')), key=lambda n: (n not in first, n.startswith('howto'), n))
     groups = [('Guides', [n for n in guides if n in extra] + lessons + [n for n in extra if '/' in n]), ('Accuracy', [n for r,n in found if r.parts[0]=='accuracy'])]
-    groups += [(title, [n for r,n in found if len(r.parts)==1 and r.name[:1] in digits and r.name!='99_init.ipynb']) for title,digits in PARTS]
-    groups += [('Reference', [n for n in extra if '/' not in n and n not in guides] + [n for r,n in found if r.name=='99_init.ipynb'])]
+    groups += [(title, [n for r,n in found if len(r.parts)==1 and r.name[:1] in digits]) for title,digits in PARTS]
+    groups += [('Reference', [n for n in extra if '/' not in n and n not in guides])]
     nb['cells'] += [dict(tree(t,n), id=f'toc-{i}') for i,(t,n) in enumerate(groups) if n]
     index.write_text(json.dumps(nb), encoding='utf-8')
 

@@ -33,9 +33,9 @@ def test_imports_point_down(): assert backward_imports(NUMBERED)==[]
 
 def test_a_planted_back_import_is_found(tmp_path):
     write = lambda name,*src: (tmp_path/name).write_text(json.dumps({'cells': [{'cell_type': 'code', 'source': s} for s in src]}))
-    write('00_low.ipynb', '#| default_exp low', 'from vllm_tuner.high import x')
-    write('01_high.ipynb', '#| default_exp high')
-    assert backward_imports(sorted(tmp_path.glob('*.ipynb')))==[('00_low.ipynb', 'high')]
+    write('000_low.ipynb', '#| default_exp low', 'from vllm_tuner.high import x')
+    write('010_high.ipynb', '#| default_exp high')
+    assert backward_imports(sorted(tmp_path.glob('*.ipynb')))==[('000_low.ipynb', 'high')]
 
 
 @pytest.mark.parametrize('path', EVERY, ids=lambda p: p.relative_to(NBS).as_posix())

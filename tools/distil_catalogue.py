@@ -21,7 +21,7 @@ COMPLETED = {  # what the source of a config left out, and the count of transfor
 
 def keys_read():
     "Every word in quotes of the notebooks that read configs"
-    text = ''.join(''.join(c['source']) for n in ('06_config_keys','11a_encoder_blocks','11b_image_encoders','11c_checkpoint_encoders','11d_audio_encoders','11e_towers','12_habits','12a_mixers','12b_layer_rules','12c_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
+    text = ''.join(''.join(c['source']) for n in ('030_config_keys','110_encoder_blocks','115_image_encoders','120_checkpoint_encoders','125_audio_encoders','130_towers','135_habits','140_mixers','145_layer_rules','150_configs') for c in json.loads((ROOT/f'nbs/{n}.ipynb').read_text())['cells'] if c['cell_type']=='code')
     return set(re.findall(r"'([A-Za-z_][A-Za-z_0-9]*)'", text))|ALWAYS
 
 

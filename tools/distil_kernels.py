@@ -6,7 +6,7 @@
 
 The package is NVIDIA's (Apache-2.0). It holds tables of single kernels, timed with vLLM's own kernels on nine GPUs; only those are
 read here, never its serving measurements. Each group of rows (GPU, type of weights, kernel) is fitted with a form of
-nbs/33a_kernels.ipynb by robust least squares over logarithms; `error` is the median absolute error on the group itself, `left_out`
+nbs/340_kernels.ipynb by robust least squares over logarithms; `error` is the median absolute error on the group itself, `left_out`
 the one of a form whose figures are means over the other GPUs, those of the same architecture where there are any.
 """
 import argparse, json
@@ -143,7 +143,7 @@ def main():
     rows = [dict(kind=g['kind'], gpu=g['gpu'], family=g['family'], read=short(g['x'][0]), math=short(g['x'][1]), floor=short(g['x'][2]), shape=short(g['x'][3]), kernel=g['kernel'], vllm=g['vllm'], rows=len(g['table']['latency']), error=short(g['error']), left_out=short(left_out(g, found)), **shares(g)) for g in found]
     for r in rows: print({k:v for k,v in r.items() if k not in ('at','share')})
     old = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
-    head = {'about':'Single kernels, timed alone: figures of the forms in nbs/33a_kernels.ipynb per GPU and family, and all-reduces as measured', 'source':'aiconfigurator_core 0.12.0 (NVIDIA, Apache-2.0), its tables of vLLM kernels', 'script':'tools/distil_kernels.py', 'trial':old.get('trial',{})}
+    head = {'about':'Single kernels, timed alone: figures of the forms in nbs/340_kernels.ipynb per GPU and family, and all-reduces as measured', 'source':'aiconfigurator_core 0.12.0 (NVIDIA, Apache-2.0), its tables of vLLM kernels', 'script':'tools/distil_kernels.py', 'trial':old.get('trial',{})}
     lines = lambda rows: ',\n  '.join(json.dumps(r, separators=(',',':')) for r in rows)
     Path(a.out).write_text(json.dumps(head, indent=1)[:-2]+',\n "kernels": [\n  '+lines(rows)+'\n ],\n "reduces": [\n  '+lines(reduces(a.folder))+'\n ]\n}\n')
 
