@@ -44,8 +44,9 @@ def model_id(
     last = tail.split('/')[-1]
     same = [k for low,k in known.items() if low.split('/')[-1]==last.lower()]
     if len(same)==1: return same[0]
-    known_by_rule = next((n for n in (tail,last) if lookup(n)), None)
-    return known_by_rule or (tail if m else last if path.startswith(('/','.','~')) and re.search(r'[A-Za-z].*\d', last) else path)
+    local = not m and path.startswith(('/','.','~'))
+    known_by_rule = next((n for n in ((last,) if local else (tail,last)) if lookup(n)), None)
+    return known_by_rule or (tail if m else last if local and re.search(r'[A-Za-z].*\d', last) else path)
 
 def observation(
     source,        # `Observed`, or what `parse_log` takes
