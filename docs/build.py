@@ -259,6 +259,12 @@ def links():
     if broken: sys.exit(f'{len(broken)} broken links:\n' + '\n'.join(sorted(set(broken))[:40]))
 
 
+def tables():
+    "No table may stand there as text"
+    raw = [str(p.relative_to(OUT)) for p in OUT.rglob('*.html') if re.search(r'<p>\|.*\|', p.read_text(encoding='utf-8'))]
+    if raw: sys.exit(f'tables that did not become tables, on {", ".join(sorted(raw))}')
+
+
 def accessible():
     "What Sphinx leaves out for readers without a mouse or a screen: levels of captions, scrollable code that takes the focus"
     for page in OUT.rglob('*.html'):
@@ -283,6 +289,7 @@ def main():
     subprocess.run([sys.executable, '-m', 'sphinx', '-b', 'html', '-W', '--keep-going', '-q', '-c', str(ROOT/'docs'), str(SRC), str(OUT)], check=True)
     if (ROOT/'docs'/'live'/'build.py').exists(): subprocess.run([sys.executable, str(ROOT/'docs'/'live'/'build.py'), str(OUT)], check=True)
     accessible()
+    tables()
     links()
     print(f'{len(list(OUT.rglob("*.html")))} pages in {OUT.name}/, every internal link checked')
 

@@ -11,6 +11,7 @@ copyright = cfg['copyright']
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx_design']
 nb_execution_mode = 'off'
 nb_merge_streams = True
+nb_render_markdown_format = 'myst'   # outputs hold tables, which plain CommonMark does not know
 nb_ipywidgets_js = {}
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist']
 myst_heading_anchors = 4
