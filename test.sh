@@ -27,7 +27,7 @@ nbdev_test --n_workers 2
 
 step 'README and site'
 python -W ignore docs/build.py
-git diff --exit-code -- README.md
+git diff --exit-code -- README.md nbs/README.md
 
 step 'tests, with the cells against the exported modules'
 NB_MODULE=1 python -m pytest -p no:cacheprovider --cov=vllm_tuner --cov-report=term:skip-covered "$@"

@@ -1,7 +1,7 @@
-"""Build the documentation site and README.md from the notebooks.
+"""Build the documentation site, README.md and the map of the notebooks from the notebooks.
 
-    python docs/build.py            # README.md and the site in _docs/
-    python docs/build.py --readme   # README.md alone
+    python docs/build.py            # README.md, nbs/README.md and the site in _docs/
+    python docs/build.py --readme   # the two README.md alone
 
 Each committed notebook becomes a page: hidden cells are left out, every exported symbol gets a reference entry made from its docments, names in backticks link to those entries,
 and the source of exported cells is folded. Sphinx (myst-nb, furo) then builds the pages with warnings as errors. No cell is executed: the outputs are the ones committed.
@@ -187,7 +187,7 @@ def with_explorer():
     index.write_text(json.dumps(nb), encoding='utf-8')
 
 
-PARTS = (('The model, the card, the engine', '01'), ('How vLLM spends your GPU', '2'), ('How fast it serves', '3'), ('What to do', '4'), ('Against reality, and out of the door', '5'), ('Doors', '6'))
+PARTS = (('Ground', '0'), ('The model, the card, the engine', '1'), ('How vLLM spends your GPU', '2'), ('How fast it serves', '3'), ('What to do', '4'), ('Against reality, and out of the door', '5'), ('Doors', '6'))
 
 
 def contents(found):
@@ -243,6 +243,27 @@ def readme():
     (ROOT/'README.md').write_text('\n\n'.join(parts)+'\n', encoding='utf-8')
 
 
+FLOORS = """# The house
+
+One notebook is one concept and one module of `vllm_tuner`. A number says where it stands: hundreds are floors, and a notebook imports only from lower numbers. Start with [the index](index.ipynb).
+"""
+
+
+def title(path):
+    "Title and one-line summary of a notebook"
+    first = next(source(c) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type']=='markdown')
+    return re.match(r'# ([^\n]+)\n+> ([^\n]+)', first).groups()
+
+
+def house():
+    "nbs/README.md: every notebook with its line, floor by floor"
+    line = lambda p: '- [{}]({}) {}: {}'.format(p.stem, p.relative_to(NBS).as_posix(), *title(p))
+    aside = lambda d: [p for p in notebooks() if p.relative_to(NBS).parts[0]==d]
+    parts = [(caption, [p for p in sorted(NBS.glob('[0-9]*.ipynb')) if p.name[0] in digits]) for caption,digits in PARTS]
+    parts += [('Scoreboards', aside('accuracy')), ('Guides', aside('tutorials')+aside('howto'))]
+    (NBS/'README.md').write_text(GENERATED.replace('nbs/index.ipynb: edit the notebook', 'the titles of the notebooks').strip()+'\n\n'+FLOORS+''.join(f'\n## {c}\n\n'+'\n'.join(map(line, ps))+'\n' for c,ps in parts), encoding='utf-8')
+
+
 def links():
     "Every link inside the site must arrive"
     broken = []
@@ -277,10 +298,12 @@ def accessible():
 
 
 def main():
-    ask = argparse.ArgumentParser(description='Build README.md and the site')
-    ask.add_argument('--readme', action='store_true', help='README.md alone')
-    if ask.parse_args().readme: return readme()
+    ask = argparse.ArgumentParser(description='Build README.md, the map of the notebooks and the site')
+    ask.add_argument('--readme', action='store_true', help='the two README.md alone')
+    only = ask.parse_args().readme
     readme()
+    house()
+    if only: return
     assets()
     found = pages()
     with_explorer()
