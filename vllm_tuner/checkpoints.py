@@ -319,12 +319,22 @@ def _by_rule(name):
     if mine and (base := _one(mine)): return _config(catalogue_data()[1][base.lower()]), name, (f'{name} has the shape of its sibling {base}; its context length may differ',)
     return None
 
+def _remarked(name, remark):
+    "A name with a remark in brackets, as people label their models: words that are endings count, the others are named"
+    left = []
+    for word in re.findall(r'[\w.]+', remark):
+        if lookup(f'{name}-{word}'): name = f'{name}-{word}'
+        else: left.append(word)
+    found = lookup(name)
+    return found and (*found[:2], found[2]+((f'of the remark ({remark}) nothing is known about {" ".join(left)}',) if left else ()))
+
 @lru_cache(1024)
 def lookup(
     name:str, # of a checkpoint
 ):            # config, id, notes
     "Config, id and notes of a name, `None` if it is unknown"
     if (found := _known(name) or _by_rule(name)): return found
+    if (m := re.fullmatch(r'(\S+)\s+\(([^()]{1,80})\)', name)): return _remarked(m[1], m[2])
     cut = _by_ending(name)
     if not cut or not (found := lookup(cut[0]) or lookup(cut[0].split('/')[-1])): return None
     config,base,notes = found
