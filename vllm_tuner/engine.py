@@ -16,7 +16,7 @@ from .versions import at, is_v0, release
 
 # %% auto #0
 __all__ = ['VIDEO_TOKENS', 'PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends', 'uses_v0',
-           'AutotuningParameters']
+           'reconsidered', 'AutotuningParameters']
 
 # %% ../nbs/175_engine.ipynb #c005
 _STEERING = frozenset('''enforce_eager tensor_parallel_size quantization moe_backend attention_backend kv_cache_dtype max_model_len revision code_revision index_share_for_mtp_iteration disable_padded_drafter_batch
@@ -129,7 +129,7 @@ class Engine:
         if self.usage not in ('serve','llm'): raise ValueError(f"usage is {self.usage!r} but must be 'serve' or 'llm'")
         if self.compile_cache not in (None,'cold','warm'): raise ValueError(f"compile_cache is {self.compile_cache!r} but must be 'cold' (a first start) or 'warm' (compiled graphs are there)")
         for name in ('cudagraph_capture_sizes','pp_layer_partition'):
-            if (v:=getattr(self,name)) is not None: object.__setattr__(self, name, tuple(human_int(x, name) for x in v))
+            if (v:=getattr(self,name)) is not None and not (type(v) is tuple and set(map(type,v))<={int}): object.__setattr__(self, name, tuple(human_int(x, name) for x in v))
         for name in ('env','limit_mm_per_prompt'):
             if isinstance(v:=getattr(self,name), dict): object.__setattr__(self, name, tuple(sorted((str(k),x if name!='env' else str(x)) for k,x in v.items())))
         if isinstance(s:=self.speculative_config, dict): object.__setattr__(self, 'speculative_config', Speculative.read(s))
@@ -311,16 +311,32 @@ def _graphs(arch, device, e):
     sizes = () if mode=='NONE' else capture_sizes(e.max_num_seqs, e.max_num_batched_tokens, spec, device.capability, v, largest, e.cudagraph_capture_sizes, e.performance_mode, v0)
     return dict(optimization_level=level, cudagraph_mode=mode, cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=max(sizes, default=0))
 
-@lru_cache(4096)
-def _resolve(
-    e:Engine, # as the user wrote it
-    arch,     # `ModelArch`
-    device,   # `Device`
-)->Engine:    # nothing left open
+def _resolved(e, arch, device):
     "The rules of `resolve`, in vLLM's order"
     release(e.vllm_version)
     for step in (_model, _cache, _scheduler, _graphs): e = replace(e, **step(arch, device, e))
     return e
+
+_SEEN = {}  # (engine, arch, device) -> resolved engine, which stands for itself as well
+
+def _resolve(e, arch, device):
+    "`_resolved`, remembered"
+    if (r:=_SEEN.get((e,arch,device))) is None:
+        if len(_SEEN)>8192: _SEEN.clear()
+        r = _SEEN[e,arch,device] = _resolved(e, arch, device)
+        _SEEN[r,arch,device] = r
+    return r
+
+def reconsidered(
+    engine:Engine, # resolved
+    arch,          # `ModelArch`
+    device,        # `Device`
+    **changes,     # fields, such as `compile_cache`, on which no other flag depends
+)->Engine:         # resolved as well
+    "A resolved engine with another answer to a question that decides no flag"
+    r = replace(engine, **changes)
+    _SEEN[r,arch,device] = r
+    return r
 
 # %% ../nbs/175_engine.ipynb #c022
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@
 # %% ../nbs/255_memory.ipynb #c002
 from __future__ import annotations
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from .cuda_graphs import Graphs, fitted, graph_bytes
-from .engine import AutotuningParameters
+from .engine import AutotuningParameters, reconsidered
 from .forward import runner
 from .kv_cache import KVPlan, kv_plan
 from .layers import MoE
@@ -93,7 +93,7 @@ def left_open(
     "What the ledger holds, and would not if the questions that the engine leaves open had the other answer"
     env = dict(engine.env)
     fast = '1' if sampler_kind(arch,device,engine)=='sort' and runner(arch,device,engine)=='v1' else '0'
-    other = replace(engine, compile_cache=engine.compile_cache or ('cold' if env.get('VLLM_DISABLE_COMPILE_CACHE')=='1' else 'warm'), env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
+    other = reconsidered(engine, arch, device, compile_cache=engine.compile_cache or ('cold' if env.get('VLLM_DISABLE_COMPILE_CACHE')=='1' else 'warm'), env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
     less = ((name, f(arch,device,engine,pp_rank)-f(arch,device,other,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
     return tuple((name,b) for name,b in less if b)
 
