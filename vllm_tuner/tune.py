@@ -16,6 +16,7 @@ from .logs import Observed, parse_log
 from .observations import Observation
 from .optimizer import ENGINE, Plan, search
 from .screen import PARAMS
+from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0
@@ -244,13 +245,14 @@ def tune(
     env=None,                  # further environment variables
     extra=(),                  # further words for the server
     heartbeat:int=60,          # as `open_study` takes it
+    speed:Speed=PUBLIC,        # coefficients to start from, see `fit_performance`
 )->Tuned:
     "Take the best candidates to a real server, learn from each, rank again"
     folder,slo = Path(folder),slo_of(slo,workload)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = search(arch, device, workload, engine, objective=objective, slo=slo, explain=False)
+    plan = search(arch, device, workload, engine, objective=objective, slo=slo, explain=False, speed=speed)
     asked = [engine] if url else candidates or list(dict.fromkeys([*(c.engine for c in plan.candidates), engine, *_neighbours(plan.engine)]))
-    worked = [candidate(arch, device, e, workload, slo) for e in asked]
+    worked = [candidate(arch, device, e, workload, slo, speed=speed) for e in asked]
     cs = [c for c in worked if c.prediction]
     no = [Trial(c.engine,'impossible',{},reason=c.refused) for c in worked if not c.prediction]
     if not cs: raise ValueError(f'no candidate can start, so there is nothing to measure: {no[0].reason if no else "none was given"}')
