@@ -59,6 +59,7 @@ def pool(
     sp = span_of(arch, engine, engine.max_model_len)
     caps = tuple(_cap(g.spec_of(0), g.block_size, replace(sp, in_flight=0)) for g in rest)
     size = growing[0].block_size if growing else plan.block_size or 16
+    if not plan.groups: return Pool(2**40, size, 0)   # nothing is cached in blocks (states of V0 lie beside them): nothing limits
     return Pool(max(1,plan.num_blocks-1), size, len(growing), caps, lcm(size, *(size for size,_,wide in caps if wide)))
 
 def _cap(s, size, sp):
