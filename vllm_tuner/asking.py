@@ -6,8 +6,7 @@
 from __future__ import annotations
 import argparse, re, sys
 from dataclasses import dataclass, replace
-from pathlib import Path
-from .units import human_int, real, show_bytes
+from .units import human_int, real, show_bytes, user_path
 
 # %% auto #0
 __all__ = ['OPTIONS', 'Ask', 'Parser', 'add_options', 'is_file', 'read_file', 'local_gpu', 'cards', 'card', 'Subject', 'profile',
@@ -68,7 +67,7 @@ def add_options(
 # %% ../nbs/610_asking.ipynb #c010
 def is_file(word:str)->bool:
     "Does a word name a file, or standard input?"
-    try: return word=='-' or Path(word).expanduser().is_file()
+    try: return word=='-' or user_path(word).is_file()
     except (OSError,ValueError): return False
 
 def read_file(
@@ -79,7 +78,7 @@ def read_file(
     if name!='-' and not is_file(name): raise ValueError(f'{name[:200]!r} is no file that exists')
     if name=='-': data = sys.stdin.buffer.read(limit+1)
     else:
-        with Path(name).expanduser().open('rb') as f: data = f.read(limit+1)
+        with user_path(name).open('rb') as f: data = f.read(limit+1)
     if len(data)>limit: raise ValueError(f'{name[:200]} is longer than {show_bytes(limit)}, the limit')
     return data.decode('utf-8','replace')
 

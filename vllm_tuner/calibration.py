@@ -12,7 +12,7 @@ from .engine import AutotuningParameters
 from .memory import memory
 from .observations import measured, observations, predicted
 from .style import esc
-from .units import gib, real
+from .units import gib, real, user_path
 
 # %% auto #0
 __all__ = ['KNOBS', 'Calibration', 'calibration_rows', 'kv_error', 'fit', 'profile_text', 'save_profile', 'load_profile']
@@ -186,7 +186,7 @@ def save_profile(
     path,                        # ends in .toml or .json
 )->Path:
     "Write a profile"
-    p = Path(path).expanduser()
+    p = user_path(path)
     if p.suffix not in ('.toml','.json'): raise ValueError(f'{p.name!r} must end in .toml or .json')
     p.write_text(profile_text(params, p.suffix[1:]), encoding='utf-8')
     return p
@@ -213,7 +213,7 @@ def load_profile(
     "Read a profile"
     text,name = str(source),'the profile'
     if '\n' not in text:
-        p = Path(source).expanduser(); name = p.name
+        p = user_path(source); name = p.name
         if not p.is_file(): raise ValueError(f'there is no profile {str(source)[:200]!r}; `vllm-tuner log FILE --save {p.stem or "machine"}.toml` writes one')
         if p.stat().st_size>_LIMIT: raise ValueError(f'{p.name} is {p.stat().st_size:,} bytes long; a profile has less than {_LIMIT:,}')
         text = p.read_text(encoding='utf-8', errors='replace')

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .asking import Ask, Subject, cards, limits, servers, measured, subject, workload
 from .page import Code, Notes, Page, Table, console
 from .report import cache, describe, ledger, memory_data, notes, number, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
-from .units import gib, human_int, show_count
+from .units import gib, human_int, show_count, user_path
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'plan', 'judged', 'memory', 'predict', 'check',
@@ -297,7 +297,7 @@ def sweep(a:Ask)->Answer:
     from pathlib import Path
     from vllm_tuner.sweep import sweep
     if len(a.words)!=1: raise ValueError('say which sweep: a YAML file with models, gpus and workloads, as `vllm-tuner sweep FILE --out results.csv`')
-    if not Path(a.words[0]).expanduser().is_file(): raise ValueError(f'{a.words[0][:200]!r} is no file that exists')
+    if not user_path(a.words[0]).is_file(): raise ValueError(f'{a.words[0][:200]!r} is no file that exists')
     done = sweep(a.words[0], a.opt.out or str(Path(a.words[0]).with_suffix('.csv')), a.opt.workers and human_int(a.opt.workers,'--workers'), a.opt.ray)
     return Answer(Page(f'{done.rows:,} rows in {done.out}', (), f'{done.computed:,} computed, {done.found:,} were there'), done)
 

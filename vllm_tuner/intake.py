@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from .flags import Command, read_command, read_settings
+from .units import user_path
 
 # %% auto #0
 __all__ = ['LIMIT', 'documents', 'walk', 'read_config']
@@ -133,7 +134,7 @@ def _from_document(d, version:str):
 def _text(source)->str:
     "The text of a file, or the text itself"
     if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and re.search(r'\.(ya?ml|json|sh|txt|service|env)$', source.strip()):
-        p = Path(source).expanduser()
+        p = user_path(source)
         if not p.is_file(): raise ValueError(f'{str(source)[:200]!r} is no file that exists')
         if p.stat().st_size>LIMIT: raise ValueError(f'{p.name} is {p.stat().st_size:,} bytes long; the limit is {LIMIT:,}')
         return p.read_text(encoding='utf-8', errors='replace')

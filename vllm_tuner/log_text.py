@@ -7,6 +7,7 @@ from __future__ import annotations
 import io, json, re, sys
 from collections import Counter
 from pathlib import Path
+from .units import user_path
 
 # %% auto #0
 __all__ = ['LONGEST_LINE', 'ANSI', 'open_log', 'decoded', 'pieces', 'widths_of', 'rejoined', 'unwrap', 'writer', 'stranger']
@@ -18,7 +19,7 @@ def open_log(source):
     if isinstance(source,bytes): return decoded(source), 'the text'
     if hasattr(source,'read'): return (source if isinstance(source,io.TextIOBase) else io.TextIOWrapper(source, encoding='utf-8', errors='replace', newline='')), str(getattr(source,'name','the stream'))
     if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and (Path(source).is_file() or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
-        p = Path(source).expanduser()
+        p = user_path(source)
         if not p.is_file(): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
         head = p.open('rb').read(4)
         if head[:2]==b'\x1f\x8b': import gzip; return gzip.open(p, 'rt', encoding='utf-8', errors='replace', newline=''), p.name

@@ -8,7 +8,7 @@ import math, re, time
 from dataclasses import dataclass
 from pathlib import Path
 from .style import esc
-from .units import real
+from .units import real, user_path
 
 # %% auto #0
 __all__ = ['samples', 'histogram', 'Metrics', 'metrics_rows', 'read_metrics']
@@ -169,7 +169,7 @@ def _text(source, timeout):
     if isinstance(source,str) and re.match(r'https?://', source): return _fetch(source, timeout), source
     if isinstance(source,bytes): return source.decode('utf-8','replace'), 'the page'
     if isinstance(source,Path) or re.fullmatch(r'[^\n<{]{1,1000}', str(source)):
-        p = Path(source).expanduser()
+        p = user_path(source)
         if not p.is_file(): raise ValueError(f'{str(source)[:200]!r} is no file that exists; give a URL such as http://localhost:8000, a saved page, or its text')
         return p.read_text(encoding='utf-8', errors='replace')[:_LIMIT], p.name
     return str(source), 'the page'

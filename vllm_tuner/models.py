@@ -14,7 +14,7 @@ from .config_keys import read_json
 from .configs import from_config
 from .layers import MLA, Attention, LinearAttention, Mamba, ModelArch, MoE, param_count
 from .style import BLUE, GREEN, ORANGE, PURPLE, new_axes
-from .units import show_count
+from .units import show_count, user_path
 
 _all_ = ['catalogue']  # it belongs to `arch` for whoever reads
 
@@ -142,7 +142,7 @@ def arch(
     if not isinstance(source,(str,Path)): raise ValueError(f'a model is named by an id, a path, a config or a transformers config object, not by {type(source).__name__}')
     s = str(source).strip()
     if not s or '\0' in s: raise ValueError('the name of the model is empty; write an id such as Qwen/Qwen3-8B, or the path of a config.json')
-    if len(s)<1000 and s.lower() not in catalogue_data()[1] and _is_path(s): return from_config(read_folder(Path(s).expanduser()), s)
+    if len(s)<1000 and s.lower() not in catalogue_data()[1] and _is_path(s): return from_config(read_folder(user_path(s)), s)
     return _named(s.removesuffix('/'))
 
 # %% ../nbs/160_models.ipynb #c008

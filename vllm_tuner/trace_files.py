@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from .tables import UNITS, Gather, Progress, batches, column_roles, lines_of, listed, need_lengths, read_csv, read_jsonl, unit_of
 from .traces import Trace
+from .units import user_path
 
 # %% auto #0
 __all__ = ['read_trace']
@@ -123,7 +124,7 @@ def _open(source):
         stream = gzip.GzipFile(fileobj=rest) if head==b'\x1f\x8b' else io.BufferedReader(rest)
         return io.TextIOWrapper(stream, encoding='utf-8', errors='replace', newline=''), None, 0, str(getattr(source,'name','stream'))
     if not isinstance(source,(str,Path)): raise ValueError(f'a {type(source).__name__} is no trace; give a path, text with several lines, bytes or an open file')
-    p = Path(source).expanduser()
+    p = user_path(source)
     if not p.is_file(): raise ValueError(f'{str(source)[:200]!r} is no file that exists; give a trace such as azure.csv, trace.jsonl.gz or result.json')
     raw = p.open('rb'); zipped = raw.read(2)==b'\x1f\x8b'; raw.seek(0)
     return io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if zipped else raw, encoding='utf-8', errors='replace', newline=''), raw, p.stat().st_size, p.name

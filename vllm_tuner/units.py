@@ -8,7 +8,7 @@ import math, re
 
 # %% auto #0
 __all__ = ['KiB', 'MiB', 'GiB', 'TiB', 'gib', 'bytes_of', 'show_bytes', 'show_time', 'show_count', 'ceil_div', 'round_up',
-           'human_int', 'real']
+           'human_int', 'real', 'user_path']
 
 # %% ../nbs/000_units.ipynb #c005
 KiB,MiB,GiB,TiB = 2**10,2**20,2**30,2**40  # binary multiples, bytes
@@ -99,3 +99,12 @@ def real(
         limit = f'a number from {low:g} to {high:g}' if math.isfinite(low+high) else f'a number of at least {low:g}' if math.isfinite(low) else 'a finite number'
         raise ValueError(f'{name} is {str(x)[:40]!r} but must be {limit}' + (f'; {remedy}' if remedy else ''))
     return v
+
+# %% ../nbs/000_units.ipynb #u002
+def user_path(
+    text:str, # as typed
+):            # `Path`
+    "A path with `~` filled in; a home that does not exist is left as it stands"
+    import os
+    from pathlib import Path
+    return Path(os.path.expanduser(text))
