@@ -38,6 +38,33 @@ def test_a_planted_back_import_is_found(tmp_path):
     assert backward_imports(sorted(tmp_path.glob('*.ipynb')))==[('000_low.ipynb', 'high')]
 
 
+LINK = re.compile(r'\[([^\]\n]+)\]\(([^)\s#]+)(?:#[^)\s]*)?\)')   # [label](target), without the anchor
+NAME = re.compile(r'\b\d{2,3}[a-z]?_[a-z][a-z_]+\b')                  # what looks like the name of a notebook
+
+
+def stale(page, folder, prose):
+    "Links of a page that lead nowhere, numbers in labels that are not the target's, and names of notebooks that are not there"
+    links = [(label,target) for label,target in LINK.findall(prose) if not target.startswith(('http','mailto:'))]
+    lost = [target for _,target in links if not (folder/target).exists()]
+    wrong = [label for label,target in links if re.match(r'\d', label) and target.endswith('.ipynb') and label not in (Path(target).stem, Path(target).stem[:3])]
+    unknown = [name for name in NAME.findall(prose) if not list(NBS.glob(name+'.ipynb'))]
+    return [f'{page}: {what}' for what in lost+wrong+unknown]
+
+
+PROSE = {p: '\n'.join(cells(p, 'markdown')) for p in EVERY} | {p: p.read_text(encoding='utf-8') for p in (ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md', NBS/'README.md')}
+
+
+@pytest.mark.parametrize('path', PROSE, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path):
+    folder = ROOT if path==NBS/'index.ipynb' else path.parent   # the index is also README.md, which lies one folder higher
+    assert stale(path.name, folder, PROSE[path])==[]
+
+
+def test_a_planted_stale_link_is_found():
+    page = 'The passes ([23a](230_passes.ipynb), [230](230_passes.ipynb)), [a page](nowhere.md), and the rules of `12_rules`.'
+    assert stale('page', NBS, page)==['page: nowhere.md', 'page: 23a', 'page: 12_rules']
+
+
 @pytest.mark.parametrize('path', EVERY, ids=lambda p: p.relative_to(NBS).as_posix())
 def test_reads_as_a_page(path):
     "A title with a one-line summary, sections, and no star import from our own modules"
