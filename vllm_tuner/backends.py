@@ -64,6 +64,7 @@ PER_HEAD = ('int4_per_token_head','int8_per_token_head','fp8_per_token_head')
 TURBO = ('turboquant_k8v4','turboquant_4bit_nc','turboquant_k3v4_nc','turboquant_3bit_nc')
 ANY = ('decoder','cross','encoder')
 
+# %% ../nbs/050_backends.ipynb #fe0fddd0
 @dataclass(frozen=True, slots=True)
 class Backend:
     "A family of attention kernels"
@@ -131,6 +132,7 @@ def _infer_ok(n, cap, version):
     if not n.kv_dtype.startswith('nvfp4'): return True
     return cap[0]==10 or n.kv_dtype=='nvfp4' and n.dim!=64 and not n.sinks
 
+# %% ../nbs/050_backends.ipynb #2ac2d30a
 _EXTRA = {
     'FLASH_ATTN': _flash_ok,
     'FLASHINFER': _infer_ok,
@@ -144,6 +146,7 @@ _EXTRA = {
     'FLASHINFER_MLA_SPARSE_SM90': lambda n,cap,v: n.dims[0]==512 and n.dims[2] in (0,64),
     'FLASHINFER_MLA_SPARSE_SM120': lambda n,cap,v: n.topk==2048}
 
+# %% ../nbs/050_backends.ipynb #50f06e45
 def accepts(
     b:Backend,                # the family
     n:Need,                   # the layer
@@ -169,6 +172,7 @@ _V22 = {**_V17, 'mla12':('TRITON_MLA',), 'sparse':('FLASH_ATTN_MLA_SPARSE','FLAS
 _V28 = {**_V22, 'sparse':('FLASH_ATTN_MLA_SPARSE','FLASHMLA_SPARSE','FLASHINFER_MLA_SPARSE_SM90')}
 PRIORITIES = (((0,0,0), _OLD), ((0,9,0), _V11), ((0,12,0), _V17), ((0,22,0), _V22), ((0,28,0), _V28))
 
+# %% ../nbs/050_backends.ipynb #cbe825a8
 def _sparse_10(n, version):
     "Sparse MLA on Blackwell: FlashInfer for quantised caches and few heads, FlashMLA otherwise"
     few,fa4 = n.heads<=16,('FLASH_ATTN_MLA_SPARSE_FA4',) if release(version)>=(0,28,0) else ()
@@ -191,6 +195,7 @@ def candidates(
     composite = {9:'TRITON_FLASH_ATTN', 10:'TRITON_FLASHINFER'}.get(major) if n.prefix and release(version)>=(0,28,0) else None
     return ((composite,) if composite else ()) + names
 
+# %% ../nbs/050_backends.ipynb #3271aadd
 @lru_cache(4096)
 def backend(
     n:Need,                   # the layer

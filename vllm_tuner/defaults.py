@@ -213,7 +213,7 @@ def plot_captures(
 
 # %% ../nbs/170_defaults.ipynb #c029
 _LEVELS = {0:'NONE', 1:'PIECEWISE', 2:'FULL_AND_PIECEWISE', 3:'FULL_AND_PIECEWISE'}
-GRAPH_LEVELS = (((0,0,0), dict.fromkeys(range(4), 'PIECEWISE')), ((0,11,0), {**dict.fromkeys(range(3), 'FULL_AND_PIECEWISE'), 3:'FULL_AND_PIECEWISE'}), ((0,12,0), _LEVELS))
+GRAPH_LEVELS = (((0,0,0), dict.fromkeys(range(4), 'PIECEWISE')), ((0,11,0), dict.fromkeys(range(4), 'FULL_AND_PIECEWISE')), ((0,12,0), _LEVELS))
 ENCODER_DECODER_GRAPHS = (((0,0,0), 'PIECEWISE'), ((0,12,0), 'FULL_DECODE_ONLY'))
 EAGER_ATTENTION = (((0,0,0), ()), ((0,12,0), ('deepep_high_throughput',)))       # all-to-all backends whose kernels no graph can hold
 _RANK = ('never','single','uniform','always')

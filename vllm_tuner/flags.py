@@ -38,6 +38,7 @@ def _bits(version:str)->int: # one bit per known release
     below,above = max((i for i,k in enumerate(known) if k<=v), default=0), min((i for i,k in enumerate(known) if k>=v), default=len(known)-1)
     return 1<<below | 1<<above
 
+# %% ../nbs/180_flags.ipynb #eeb8e602
 def serves(
     architecture:str, # vLLM's model class
     version:str,      # vLLM's
@@ -91,6 +92,7 @@ def settings(
     if engine.speculative_config: out['speculative-config'] = _speculation(engine.speculative_config)
     return out
 
+# %% ../nbs/180_flags.ipynb #f77da926
 def to_env(
     engine:Engine, # what was set
 )->dict:           # variable -> value
@@ -176,6 +178,7 @@ def _unpack(field:str, raw)->tuple[dict,list[str]]:
         return {field:known}, []
     return {_JSON_KEYS[field,k]:v for k,v in raw.items() if (field,k) in _JSON_KEYS}, []
 
+# %% ../nbs/180_flags.ipynb #c0298bdc
 def read_settings(
     pairs,                # iterable of (flag without dashes, value): a YAML mapping's items, or a parsed command line's
     version:str='0.33.0', # vLLM's
@@ -243,6 +246,7 @@ def _pairs(words:list[str], version:str):
         else: yield flag.lstrip('-'), value
     for flag,d in dotted.items(): yield flag.lstrip('-'), d
 
+# %% ../nbs/180_flags.ipynb #a8282bd8
 def read_command(
     command,              # text such as 'vllm serve Qwen/Qwen3-8B --max-num-seqs 64', or a list of words
     version:str='0.33.0', # vLLM's

@@ -29,6 +29,7 @@ def documents(
         if n>_NODES: raise ValueError(f'the file unfolds into more than {_NODES:,} nodes; write it without nested anchors')
     return docs
 
+# %% ../nbs/185_intake.ipynb #6e10ed1c
 def walk(
     node, # a document
 ):
@@ -63,6 +64,7 @@ def _env(x)->tuple:
     pairs = x.items() if isinstance(x,dict) else ((e.get('name'),e.get('value')) if isinstance(e,dict) else str(e).partition('=')[::2] for e in x or ())
     return tuple((str(k),str(v)) for k,v in pairs if str(k).startswith('VLLM_') and v is not None)
 
+# %% ../nbs/185_intake.ipynb #32138137
 def _container(
     c:dict,       # a container or compose service
     name:str,     # what it is called
@@ -98,6 +100,7 @@ def _join(words, pairs:dict, model, name:str, version:str, gpus:int=0)->Command:
     a,b = read_command(['serve',*([str(model)] if model else []),*map(str,words or ())], version), read_settings([(k,v) for k,v in pairs.items() if v is not None], version)
     return replace(a, flags=tuple({**dict(b.flags),**dict(a.flags)}.items()), problems=a.problems+b.problems, name=name, gpus=gpus)
 
+# %% ../nbs/185_intake.ipynb #e331acc2
 def _platform(d:dict, version:str):
     "Commands of a document that only one platform writes"
     for spec in ((d.get('servingEngineSpec') or {}).get('modelSpec') or ()):
@@ -113,6 +116,7 @@ def _platform(d:dict, version:str):
         for c in r.get('containers') or () if r.get('create',True) else ():
             yield _join(c.get('args'), par, art.get('name') or str(art.get('uri','')).removeprefix('hf://'), f'{role}/{c.get("name","")}', version, _count(c))
 
+# %% ../nbs/185_intake.ipynb #72ba5c82
 def _from_document(d, version:str):
     "Commands inside one document"
     if not isinstance(d,dict): return
@@ -140,6 +144,7 @@ def _text(source)->str:
         return p.read_text(encoding='utf-8', errors='replace')
     return str(source)
 
+# %% ../nbs/185_intake.ipynb #73c848ad
 def read_config(
     source,               # path, text, mapping, list of words, or `Command`
     version:str='0.33.0', # vLLM's

@@ -21,21 +21,22 @@ def frame(
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" aria-label="{esc(label)}" '
             f'style="max-width:100%;height:auto;font-family:system-ui,sans-serif;font-size:11px" fill="currentColor">{body}</svg>')
 
+# %% ../nbs/020_svg.ipynb #f6726593
 def text(
-    x:float, y:float, # baseline of the text
-    s,                # anything; escaped
+    x:float, y:float,   # baseline of the text, user units
+    s,                  # anything; escaped
     anchor:str='start', # 'start', 'middle' or 'end'
-    extra:str='',     # further attributes
-)->str:
+    extra:str='',       # further attributes
+)->str:                 # a `<text>` element
     "A piece of text"
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {extra}>{esc(s)}</text>'
 
 def rect(
-    x:float, y:float, w:float, h:float, # place and size
+    x:float, y:float, w:float, h:float, # upper left corner, width and height, user units
     colour:str,       # '#rrggbb'
     tip:str='',       # shown when the pointer rests on it
     extra:str='',     # further attributes
-)->str:
+)->str:               # a `<rect>` element
     "A filled rectangle"
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(w,0):.1f}" height="{h:.1f}" fill="{colour}" {extra}>' + (f'<title>{esc(tip)}</title>' if tip else '') + '</rect>'
 
@@ -100,6 +101,7 @@ def _scale(values, log, out, given=None):
     f = math.log if log else float
     return (lambda v: out[0]+(f(max(v,low) if log else v)-f(low))/(f(high)-f(low))*(out[1]-out[0])), low, high
 
+# %% ../nbs/020_svg.ipynb #8658397e
 def _axes(sx, sy, xs, ys, box, xlabel, ylabel, logx, logy):
     "Grid, ticks and labels"
     l,t,r,b = box
@@ -107,6 +109,7 @@ def _axes(sx, sy, xs, ys, box, xlabel, ylabel, logx, logy):
     grid += ''.join(f'<line x1="{sx(v):.1f}" x2="{sx(v):.1f}" y1="{t}" y2="{b}" stroke="currentColor" opacity=".13"/>'+text(sx(v), b+14, show(v), 'middle') for v in ticks(*xs, logx))
     return grid + text((l+r)/2, b+30, xlabel, 'middle') + text(0, 0, ylabel, 'middle', f'transform="translate(12 {(t+b)/2:.0f}) rotate(-90)"')
 
+# %% ../nbs/020_svg.ipynb #8313ed00
 def lines(
     series:list,      # (name, xs, ys, colour or None), or (name, xs, ys, colour, lows, highs) with a band
     xlabel:str,       # with unit
@@ -117,7 +120,7 @@ def lines(
     marks:tuple=(),   # (name, value) vertical lines
     dots:bool=False,  # points in place of curves
     width:float=640, height:float=260, # user units
-)->str:
+)->str:               # an `<svg>` element
     "Curves over one pair of axes"
     series = [s for s in series if len(s[1])]
     box = (58.,12.,width-12.,height-60.)
