@@ -21,12 +21,19 @@ def whisper_encoder(
     divided,rest = blocks(n,E,I)
     return (divided-n*E, rest), 3*mels*E+E + 3*E*E+E + pos*E + 2*E
 
+# %% ../nbs/125_audio_encoders.ipynb #974e4023
 def _voxtral(c, H, top):
+    "Voxtral: four frames to a token, two matrices without biases (`voxtral.py`)"
     parts,fixed = whisper_encoder(c)
     n,E,I,*_ = facts(c)
     return tower('audio', c, parts, fixed + mlp(c.int('intermediate_size') or 4*E,H,H,bias=False), tokens=375, patches=1500)
 
-def qwen2_audio(c, H, top):
+def qwen2_audio(
+    c:Reader, # the encoder's config
+    H:int,    # width of the language model, elements
+    top:dict, # the whole config
+)->Tower:
+    "Whisper and one matrix, nothing divided; also what an encoder is taken for that no table knows"
     parts,fixed = whisper_encoder(c)
     return tower('audio', c, (0,sum(parts)), fixed + mlp(facts(c)[1],H), tokens=750, patches=1500)
 
@@ -47,6 +54,7 @@ def _ultravox(c, H, top):
     m,mid = E*(top.get('stack_factor') or 8),inner//(2 if gated else 1)
     return tower('audio', c, (divided,rest), fixed + m + m*inner + mid*H + (mid if top.get('projector_ln_mid') else H), tokens=188, patches=1500)
 
+# %% ../nbs/125_audio_encoders.ipynb #b5dde84a
 def _kimi_audio(c, H, top):
     "Whisper-large, four frames to a token (`kimi_audio.py`); the config does not describe it"
     shape = Reader({'d_model':1280, 'encoder_layers':32, 'encoder_attention_heads':20, 'encoder_ffn_dim':5120, 'num_mel_bins':128, **c.config})
@@ -85,6 +93,7 @@ def _conformer(c, H, top):
     last = E*out+out + out*H if out else (c.int('vocab_size') or 128)*E + 2*E + E*H
     return Tower('audio', n*(24*E*E+(9+k)*E+E//heads) + stem + last, E, n, 188 if not out else 750, 750, 4*E, heads, 0, (('tp',n*24*E*E),('all',n*((9+k)*E+E//heads)+stem+last)))
 
+# %% ../nbs/125_audio_encoders.ipynb #94fbf6aa
 def _phi4_audio(c, H, top):
     "Phi-4-multimodal: conformers behind convolutions, one projector for sound alone and one for sound beside pictures (`phi4mm_audio.py`)"
     n,E,I = c.int('num_blocks') or 24,c.int('attention_dim') or 1024,c.int('linear_units') or 1536
@@ -95,6 +104,7 @@ def _phi4_audio(c, H, top):
     shape = Reader(dict(hidden_size=E, intermediate_size=I, num_hidden_layers=n, num_attention_heads=c.int('attention_heads') or 16))
     return tower('audio', shape, (0,n*layer), stem + 1000*(c.int('attention_heads') or 16) + 2*mels + 2*mlp(E,H,H), tokens=375, patches=375)
 
+# %% ../nbs/125_audio_encoders.ipynb #a3d5f992
 def _granite_speech(c, H, top):
     "Granite-Speech: conformers with relative positions, a Q-Former over windows of frames (`granite_speech.py`)"
     n,E,k = c.int('num_layers') or 10,c.int('hidden_dim') or 1024,c.int('conv_kernel_size') or 15

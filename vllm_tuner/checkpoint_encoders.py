@@ -67,6 +67,7 @@ def _deepseek_vl(c, H, top):
     shape = Reader(dict(hidden_size=E, intermediate_size=I, num_hidden_layers=n, num_attention_heads=16))
     return tower('image', shape, (0,sum(blocks(n,E,I))), ch*p*p*E + E + k*E + 2*E + out + 2*H, tokens=421*2, patches=k*3)
 
+# %% ../nbs/120_checkpoint_encoders.ipynb #0bed1f8d
 def _openvla(c, H, top):
     "DINOv2-L with four registers and SigLIP-so400m, both at 224 pixels, three matrices"
     dino = sum(blocks(24,1024,4096,extra=2*1024)) + 3*14*14*1024 + 8*1024 + 256*1024

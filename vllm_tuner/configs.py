@@ -50,6 +50,7 @@ def _whisper(c):
     return dict(encoder=(Layers(c.need('encoder_layers'), e, Dense(c.need('encoder_ffn_dim'),False,True), 2, True),), encoder_tokens=tokens, task='transcribe', positions=c.int('max_target_positions') or 448,
                 extra=3*mels*H+H + 3*H*H+H + tokens*H + 2*H)
 
+# %% ../nbs/150_configs.ipynb #c0fbe924
 def _zamba2_shared(c):
     "The blocks that Zamba2's hybrid layers take turns to use: attention over the layer's input and the embedding together"
     H,n,i = c.need('hidden_size'),c.need('num_attention_heads'),c.need('intermediate_size')
@@ -65,6 +66,7 @@ def _unloaded(c, h):
     if not cls.endswith('ForMaskedLM'): return ()
     return (('not_loaded', H*H + c.need('vocab_size') + (H if 'mod3' in h else 3*H)),)
 
+# %% ../nbs/150_configs.ipynb #0d7a3953
 def _frame(c, h, f):
     "What a model has outside its layers"
     H = c.need('hidden_size')
@@ -131,6 +133,7 @@ def _max_len(c):
     return n or min((v for k in keys if (v := c.int(k))), default=None)
 
 def _dtype(c):
+    "The type that a config states, bfloat16 if it states none"
     d = str(c('dtype') or c('torch_dtype') or 'bfloat16').removeprefix('torch.').lower()
     d = {'half':'float16','fp16':'float16','bf16':'bfloat16','float':'float32','fp32':'float32','auto':'bfloat16','float64':'float32','double':'float32','float8_e4m3fn':'bfloat16'}.get(d,d)
     if d not in ('bfloat16','float16','float32'): raise ValueError(f'dtype is {d[:40]!r} in this config but vLLM serves bfloat16, float16 or float32; correct config.json')
@@ -145,6 +148,7 @@ def _group(layers):
     return groups, () if list(order)==sorted(order) else order
 
 def _all_layers(c, h, f):
+    "Every layer, first to last"
     blocks = (c('hybrid_override_pattern') or c.seq('layers_block_type') or c.seq('layer_types')) if f.startswith('nemotron_h') else ()
     L = len(blocks) if isinstance(blocks,(str,tuple)) and blocks else c.int('decoder_layers') or c.need('num_hidden_layers')
     if f=='longcat_flash': L = 2*(c.int('num_layers') or L//2)
@@ -154,6 +158,7 @@ def _all_layers(c, h, f):
     c.layer = 0
     return out
 
+# %% ../nbs/150_configs.ipynb #288fbb1c
 _WRITE = ('LMHeadModel','ChatGLMModel','ChatModel','UltravoxModel','OmniModel','MiDashengLMModel','MossAudioModel')  # classes named like encoders that write text
 
 def _parse(config, name):
@@ -177,6 +182,7 @@ def _parse(config, name):
     if c.odd: unknown,notes = (*unknown,'layer_types'),(*notes, f'layers of type {", ".join(sorted(c.odd))} are not known to this version and are read as full attention')
     return replace(a, unknown=unknown, notes=notes) if notes else a
 
+# %% ../nbs/150_configs.ipynb #8ba606bc
 def from_config(
     config:dict,  # what config.json holds
     name:str='',  # id or path, for messages
@@ -197,6 +203,7 @@ def mixer_word(
     if isinstance(m,Attention): return 'window or chunk' if m.window or m.chunk else 'full attention'
     return {MLA:'latent attention', Mamba:'state space', LinearAttention:'linear attention', CrossAttention:'cross attention'}.get(type(m), 'none')
 
+# %% ../nbs/150_configs.ipynb #aabaf26c
 def plot_layers(
     archs:dict,  # name -> `ModelArch`
     ax=None,     # axes to draw on

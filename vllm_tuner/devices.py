@@ -22,6 +22,7 @@ class Link:
     bandwidth:float   # bytes per second that one GPU can send
     latency:float     # seconds for the smallest message
 
+# %% ../nbs/165_devices.ipynb #b0013c57
 @dataclass(frozen=True, slots=True)
 class Device:
     "One GPU as the driver shows it"
@@ -122,6 +123,7 @@ def _bare(
 
 def _known(name): return _squeeze(name) in _tables()[2] or bool(_SIZE.search(name))
 
+# %% ../nbs/165_devices.ipynb #e077b23c
 @lru_cache(4096)
 def device(
     name:str|int|float|Device,    # catalogue name or alias, a bare capacity in GiB, or a `Device`
@@ -151,6 +153,7 @@ def _stated(
     sm = re.search(r'\bsm_?(\d{1,2})(\d)\b', name, re.I)
     return replace(near, name=name[:60], assumed=f'not in the catalogue; {near.assumed}', capability=(int(sm[1]),int(sm[2])) if sm else near.capability)
 
+# %% ../nbs/165_devices.ipynb #a255c49d
 def _named(
     name:str, # as typed
 )->Device:    # from the catalogue

@@ -29,6 +29,7 @@ def blocks(
     divided = 2*E*(E+kv) + (2+gated)*E*I + (E+2*kv)*qkv_bias + (1+gated)*I*mlp_bias
     return n*divided, n*(E*out_bias + E*mlp_bias + norms*E*(1+norm_bias) + extra)
 
+# %% ../nbs/110_encoder_blocks.ipynb #d868f9f8
 def mlp(
     *widths:int,     # of the layers, first to last
     bias:bool=True,  # each has a bias
@@ -70,6 +71,7 @@ def facts(
     p = p[0] if isinstance(p,(list,tuple)) and p else p
     return c.int('depth') or 24, E, I, c.int('heads') or 16, p if isinstance(p,int) and 0<p<2**10 else 14, image, c.int('in_channels') or c.int('num_channels') or c.int('in_chans') or 3
 
+# %% ../nbs/110_encoder_blocks.ipynb #7b471caa
 def tower(
     kind:str,             # 'image', 'audio'
     c:Reader,             # the config of the encoder

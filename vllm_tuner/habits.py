@@ -108,6 +108,7 @@ modernbert-decoder: enorm mod3
 '''
 HABITS = {name:frozenset(words.split()) for names,_,words in (l.partition(':') for l in _TABLE.strip().splitlines()) for name in names.split()}
 
+# %% ../nbs/135_habits.ipynb #c173d6d2
 def family(
     config:dict,      # the language model's part of a config
     outer:str='',     # `model_type` of the whole

@@ -13,6 +13,7 @@ __all__ = ['IMAGES', 'FIRST', 'siglip']
 
 # %% ../nbs/115_image_encoders.ipynb #c005
 def _qwen_vl(c, H, top, kind=2):
+    "Qwen2-VL, 2.5-VL and 3-VL: three generations of one encoder (`qwen2_vl.py`, `qwen2_5_vl.py`, `qwen3_vl.py`)"
     n,E,I,heads,p,_,ch = facts(c)
     out = H if kind==2 and 'embed_dim' in c.config and not c.int('out_hidden_size') else c.int('out_hidden_size') or (c.int('hidden_size') if kind==2 and c.int('embed_dim') else H)
     if kind==2: I = int(E*(c.real('mlp_ratio') or 4))
@@ -27,6 +28,7 @@ def _qwen_vl(c, H, top, kind=2):
 def _qwen25_vl(c, H, top): return _qwen_vl(c, H, top, 2.5)
 def _qwen3_vl(c, H, top): return _qwen_vl(c, H, top, 3)
 
+# %% ../nbs/115_image_encoders.ipynb #23502ac1
 def _vit(c, H, top, cls=0, pre=0, patch_bias=True, post=2):
     "A plain ViT: positions, blocks, a last norm (SigLIP, CLIP)"
     n,E,I,_,p,image,ch = facts(c)
@@ -37,7 +39,12 @@ def _pooling_head(c):
     _,E,I,*_ = facts(c)
     return attention_pool(E,E) + 3*E + mlp(E,I,E) if c.flag('vision_use_head') else 0
 
-def siglip(c, H, top):
+def siglip(
+    c:Reader, # the encoder's config
+    H:int,    # width of the language model, elements
+    top:dict, # the whole config
+)->Tower:
+    "SigLIP and two matrices; also what an encoder is taken for that no table knows"
     parts,fixed,k = _vit(c, H, top)
     return tower('image', c, parts, fixed, mlp(facts(c)[1],H,H), tokens=k, patches=k, unloaded=_pooling_head(c))
 
@@ -45,6 +52,7 @@ def _clip(c, H, top):
     parts,fixed,k = _vit(c, H, top, cls=1, pre=2, patch_bias=False)
     return tower('image', c, parts, fixed, mlp(facts(c)[1],H,H), tokens=k, patches=k+1)
 
+# %% ../nbs/115_image_encoders.ipynb #f4afe4db
 def _llava(c, H, top):
     "The layers below the one whose features are read, without a last norm (`llava.py: _get_num_hidden_layers`)"
     name = str(top.get('model_type'))
@@ -58,6 +66,7 @@ def _llava(c, H, top):
     apart = name in ('llava_next_video','llava_onevision')  # their projectors are plain linear layers
     return tower('image', c, blocks(used,E,I), stem + (H if name!='llava' else 0) + out*apart, out*(not apart), tokens=k*tiles, patches=(k+clip)*tiles, unloaded=sum(blocks(n-used,E,I))+2*E)
 
+# %% ../nbs/115_image_encoders.ipynb #e7a84e4b
 def _gemma3(c, H, top):
     "SigLIP; 4,096 patches averaged to 256 tokens, one matrix to the language model"
     parts,fixed,k = _vit(c, H, top)
@@ -85,7 +94,9 @@ def _pixtral(c, H, top):
     merging,projector = (E + E*E*s*s if s>1 else 0), mlp(E,H,H,bias=bool(top.get('multimodal_projector_bias', s==1)))
     return tower('image', c, blocks(n,E,I,True,False,False,False,norm_bias=False), ch*p*p*E + E + merging, projector, tokens=side*(side+1), patches=(image//p)**2)
 
+# %% ../nbs/115_image_encoders.ipynb #4b80add1
 def _llama4(c, H, top):
+    "Pixel shuffle, an adapter, one matrix (`mllama4.py`)"
     n,E,I,_,p,image,ch = facts(c)
     k,r,mid = (image//p)**2,c.real('pixel_shuffle_ratio') or .5,c.int('projector_output_dim') or 4096
     adapter = mlp(I, c.int('projector_input_dim') or 4096, mid, bias=False)
@@ -100,7 +111,9 @@ def _mllama(c, H, top):
     pos = (ratios+1)*(tiles*k*E + 2*tiles*E) + k*E + 3
     return tower('image', c, parts, ch*p*p*E + E + pos + 4*E + 2*g, mlp(c.int('vision_output_dim') or 7680,H), tokens=k*tiles, patches=k*tiles)
 
+# %% ../nbs/115_image_encoders.ipynb #dcac40d3
 def _moonvit(c, H, top):
+    "Kimi: a table of positions that is interpolated, patches merged two by two (`moonvit.py`)"
     n,E,I,_,p,_,ch = facts(c)
     merge = c('merge_kernel_size')
     m = E*(merge[0]*merge[1] if isinstance(merge,(list,tuple)) and len(merge)==2 else 4)
@@ -119,7 +132,9 @@ def _internvl(c, H, top):
     attn,apart = n*(4*E*E+3*E*bias),c.config.get('model_type') in ('internvl_vision','interns1_vision')  # `interns1_vit.py` divides the feed-forward alone
     return tower('image', c, (divided-attn,rest+attn*apart), ch*p*p*E + E + (k+1)*E + E + 2*m + mlp(m,H,H), tokens=k//4*tiles, patches=(k+1)*tiles, by_heads=attn*(not apart))
 
+# %% ../nbs/115_image_encoders.ipynb #075372b6
 def _glm4v(c, H, top):
+    "GLM-4.1V: gated blocks without norm biases, a convolution that merges, a gated merger (`glm4_1v.py`)"
     n,E,I,_,p,image,ch = facts(c)
     out = c.int('out_hidden_size') or H
     s,t = c.int('spatial_merge_size') or 2,c.int('temporal_patch_size') or 2
@@ -129,15 +144,18 @@ def _glm4v(c, H, top):
     return tower('image', c, blocks(n,E,I,True,bias,bias,False,norm_bias=False), ch*t*p*p*E + E + (image//p)**2*E + 2*E + out*E*s*s + out, merger, tokens=6144, patches=6144*s*s, out=out)
 
 def _minimax(c, H, top):
+    "MiniMax-M3: two projectors, before and after four patches become one"
     n,E,I,_,p,_,ch = facts(c)
     P = top.get('projector_hidden_size') or c.int('projection_dim') or H
     return tower('image', c, blocks(n,E,I), 2*ch*p*p*E + 2*E, mlp(E,P,H) + mlp(4*H,P,H), tokens=5184, patches=20736)
 
 def _step(c, H, top):
+    "Step-3: layer scales, two convolutions that shrink, one matrix; the defaults are those of the class"
     n,E,I,_,p,image,ch = facts(c)
     if not c.config: n,E,I,p,image = 47,1536,8960,14,728
     return tower('image', c, blocks(n,E,I,extra=2*E), ch*p*p*E + (image//p)**2*E + 2*E, mlp(E*9,2*E) + mlp(18*E,4*E) + 4*E*H, tokens=169*14, patches=(image//p)**2*14)
 
+# %% ../nbs/115_image_encoders.ipynb #da3b6a55
 def _merged_siglip(c, H, top):
     "SigLIP whose patches are merged four to one by the projector (PaddleOCR-VL, LFM2-VL)"
     parts,fixed,k = _vit(c, H, top)
@@ -153,6 +171,7 @@ def _cohere2_vision(c, H, top):
     return tower('image', c, parts, fixed, mlp(4*E,A) + mlp(A//2,H), tokens=k//4*13, patches=k*13)
 
 def _idefics3(c, H, top):
+    "`scale_factor` squared patches to a token, one matrix; sixteen tiles and a thumbnail (`idefics3.py`)"
     parts,fixed,k = _vit(c, H, top)
     s = top.get('scale_factor') or 2
     return tower('image', c, parts, fixed + facts(c)[1]*s*s*H, tokens=k//s**2*17, patches=k*17)
@@ -173,6 +192,7 @@ def _blip2(c, H, top):
     both = qformer(q.int('num_hidden_layers') or 12, h, q.int('intermediate_size') or 3072, q.int('encoder_hidden_size') or facts(c)[1], q.int('cross_attention_frequency') or 2)
     return tower('image', c, parts, fixed + sum(both) + n*h + mlp(h,H), tokens=n, patches=k+1)
 
+# %% ../nbs/115_image_encoders.ipynb #ab502d57
 def _ernie(c, H, top):
     "No positions; four patches to a token, then two frames to one (`ernie45_vl.py`)"
     n,E,I,_,p,_,ch = facts(c)
@@ -189,6 +209,7 @@ def _molmo2(c, H, top):
     pool,inner = attention_pool(width, E*len(layers)),a.get('intermediate_size') or 4*H
     return tower('image', c, blocks(last,E,I), ch*p*p*E + E + (c.int('num_position_embeddings') or 577)*E, pool + 2*width*inner + inner*H, tokens=1500, patches=729*9, unloaded=sum(blocks(n-last,E,I)))
 
+# %% ../nbs/115_image_encoders.ipynb #8f0f5370
 def _minicpm46(c, H, top):
     "SigLIP that merges windows of four patches halfway and again at its end (`minicpmv4_6.py`)"
     parts,fixed,k = _vit(c, H, top)
@@ -204,6 +225,7 @@ def _muse(c, H, top):
     forward = n*(2*E*I+I)  # whole on every rank, as the projector is
     return tower('image', c, (divided-forward,rest+forward), ch*t*p*p*E + rows + 4*E + mlp(out,inner,inner,bias=False) + inner*H, tokens=4096, patches=16384)
 
+# %% ../nbs/115_image_encoders.ipynb #fc197326
 def _radio(c, H, top):
     "RADIO: positions for large pictures, registers, layer scales nowhere; pixel shuffle and two matrices (`radio.py`)"
     args = c.sub('args')
@@ -221,6 +243,7 @@ def _cosmos_edge(c, H, top):
     k,m = c.int('num_patches') or 256,E*(c.int('spatial_merge_size') or 2)**2
     return tower('image', c, blocks(n,E,I), ch*p*p*E + E + k*E + 2*E + 2*E, mlp(m,top.get('projector_hidden_size') or m,H), tokens=4096, patches=16384)
 
+# %% ../nbs/115_image_encoders.ipynb #6daaabdc
 def _glm_ocr(c, H, top):
     "GLM-4.1V's encoder without positions, heads with norms, a merger as wide as the language model's feed-forward (`glm_ocr.py`)"
     n,E,I,heads,p,_,ch = facts(c)

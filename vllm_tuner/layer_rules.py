@@ -29,6 +29,7 @@ def dense(
     if c.flag('block_auto_adjust_ff_dim'): m = c.int('block_multiple_of',256); i = -(-int(int(2*i/3)*(c.real('block_ffn_dim_multiplier') or 1))//m)*m
     return Dense(i, not _up(c,h), biases(c,h)[2], extra=(2 if 'xielu' in h else 0)+(i if 'subnorm' in h else 0)+(H if 'down' in h else 0))
 
+# %% ../nbs/145_layer_rules.ipynb #8d117265
 def _vision_experts(c):
     "ERNIE-4.5-VL keeps a second set of experts for pictures: `[text, vision]` widths"
     w,e = c('moe_intermediate_size'),c('moe_num_experts')
@@ -54,6 +55,7 @@ def moe(
     return MoE(E, c.int('topk') or f.get('moe_top_k') or 1, i, shared, gated=not _up(c,h), bias='ebias' in h, router_bias=bool(scored), shared_gate=bool(s) and c.config.get('model_type','').startswith('qwen'),
                latent=c.int('moe_latent_size') or c.int('routed_expert_hidden_size') or c.int('moe_hidden_size') or 0, extra=two)
 
+# %% ../nbs/145_layer_rules.ipynb #a5f695c2
 def _ints(v): return [int(x) for x in re.findall(r'\d+', v)] if isinstance(v,str) else list(v)
 
 def sparse_layers(
@@ -88,6 +90,7 @@ def _mixer(c, h, kind):
 
 def _norms(c, h): return 4 if c.flag('use_post_norm') else next((int(w) for w in h if w.isdigit()), 2)
 
+# %% ../nbs/145_layer_rules.ipynb #6cd26793
 def plain_layer(
     c:Reader,     # the config, at this layer
     h:frozenset,  # habits of the family
@@ -109,6 +112,7 @@ def single(
 
 def _state_only(c, h, kind, sparse): return Layers(1, mamba(c,h), NoFFN(), 1)
 
+# %% ../nbs/145_layer_rules.ipynb #09dd9b5a
 def _cohere(c, h, kind, sparse):
     "Command-R rotates only inside windows (Cohere2)"
     l = plain_layer(c,h,kind,sparse)
@@ -148,6 +152,7 @@ def _cross(c, h, kind, sparse):
     d = head_dim(c,n)
     return Layers(1, CrossAttention(n, shared_heads(c,n), d, c.int('vision_tokens',6404), qk_norm='head', extra=2), dense(c,h))
 
+# %% ../nbs/145_layer_rules.ipynb #62532ef4
 def _mimo_v2(c, h, kind, sparse):
     "MiMo-V2: windows have heads of their own, and sinks"
     local = kind=='sliding_attention'
@@ -170,6 +175,7 @@ def _gemma4(c, h, kind, sparse):
     m = moe(c,h)
     return Layers(1, a, replace(m, dense=d, shared=0, extra=H+m.experts), 7, extra=extra)  # router scale per channel and per expert
 
+# %% ../nbs/145_layer_rules.ipynb #2a933254
 def _longcat(c, h, kind, sparse):
     "LongCat: two attentions and two dense layers around one mixture; listed as two layers"
     m = moe(c,h)
@@ -182,13 +188,12 @@ def _v4(c, h, kind, sparse):
     k = 2*n if c.real('hc_magnitude') else n*n+2*n
     return replace(l, extra=2*(k*n*c.need('hidden_size')+k+(2 if c.real('hc_magnitude') else 3)) if n else 0)
 
-def _jamba(c, h, kind, sparse): return plain_layer(c, h-{'use_bias'}, kind, sparse)
-
 def _modernbert(c, h, kind, sparse):
     "The first layer of ModernBERT has no norm before attention"
     l = plain_layer(c,h,kind,sparse)
     return replace(l, norms=1) if c.layer==0 else l
 
+# %% ../nbs/145_layer_rules.ipynb #ab9eaaad
 def _whisper_layer(c, h, kind, sparse):
     "A decoder layer of Whisper: attention to itself, then to the encoder"
     n,H = c.need('num_attention_heads'),c.need('hidden_size')
@@ -216,5 +221,6 @@ def _dory(c, h, kind, sparse):
     a = attention(c,h,kind)
     return Layers(1, replace(a, extra=2*a.heads*a.head_dim), NoFFN(), 0, extra=c.need('hidden_size'))
 
+# %% ../nbs/145_layer_rules.ipynb #15a6183f
 LAYERS = {'dory':_dory, 'hrm_text':_hrm, 'embedding_gemma2':_gemma4, 'nemotron_h':single, 'nemotron_h_puzzle':single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
            'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}

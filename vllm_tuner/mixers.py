@@ -26,11 +26,13 @@ def _rope_facts(c, kind):
     return f
 
 def _number(f, key, default):
+    "A positive number among the facts of a rope"
     v = f.get(key)
     if v is None: return default
     if isinstance(v,bool) or not isinstance(v,(int,float)) or not 0<v<1e15: raise ValueError(f'{key} is {str(v)[:40]!r} in the rope of this config but must be a positive number; correct config.json')
     return v
 
+# %% ../nbs/140_mixers.ipynb #cb379837
 def rope(
     c:Reader,                      # the config
     width:int,                     # of one head, elements
@@ -45,6 +47,7 @@ def rope(
     rows = {'linear':n*factor, 'ntk':n*factor, 'yarn':original*factor, 'deepseek_yarn':original*factor, 'longrope':original+n}.get(f['kind'], n)
     return Rope(dim, int(rows)*(4 if 'mrope_section' in f and not f.get('mrope_interleaved') and not str(c.config.get('model_type')).startswith(('qwen3_vl','qwen3_5')) else 1), f"{_number(f,'rope_theta',10000):g}:{f['kind']}:{factor:g}")
 
+# %% ../nbs/140_mixers.ipynb #56ee0e03
 def rope_scaling(
     c:Reader, # the config
 )->RopeScaling|None: # `None` where nothing stretches the context
@@ -69,12 +72,14 @@ def biases(
     return qkv, out, 'mlp' in h or f('mlp_bias') or f('use_bias') and 'nope' not in h or f('add_bias_linear')
 
 def _qk_norm(c, h):
+    "'head', 'full' or '': how queries and keys are normalised"
     if 'qk' in h: return 'head'
     if 'qkfull' in h: return 'full'
     if c.flag('use_qk_norm') or c.flag('qk_layernorm') or c.flag('add_qk_norm') or c.flag('qk_norm'):
         return 'full' if c('qk_norm_type')=='per_layer' or str(c.config.get('model_type')) in ('cohere','stablelm','minimax_m2') else 'head'
     return 'head' if 'qknormbias' in h else ''
 
+# %% ../nbs/140_mixers.ipynb #4e5bde2e
 def head_dim(
     c:Reader, # the config
     heads:int,# query heads
@@ -101,6 +106,7 @@ def _sparse_index(c):
     if not n or not d or isinstance(freq,(list,tuple)) and c.layer<len(freq) and not freq[c.layer]: return 0
     return c.need('hidden_size')*(n+1)*d + d
 
+# %% ../nbs/140_mixers.ipynb #80b32b91
 def attention(
     c:Reader,                   # the config
     h:frozenset,                # habits of the family
@@ -123,6 +129,7 @@ def attention(
 
 # %% ../nbs/140_mixers.ipynb #c004
 def _indexer(c):
+    "The indexer of this layer, `None` without one"
     if not c.int('index_topk') or not c.int('index_n_heads'): return None
     kinds,freq,skip = c.seq('indexer_types'),c.int('index_topk_freq') or 1,c.int('index_skip_topk_offset') or 0
     owns = kinds[c.layer]!='shared' if c.layer<len(kinds) else c.layer<skip or (c.layer-skip)%freq==0 if freq>1 else True
@@ -138,6 +145,7 @@ def mla(
     return MLA(n, c.need('kv_lora_rank'), nope, r, c.int('v_head_dim') or nope, c.int('q_lora_rank') or None, _indexer(c), c.flag('attention_bias'), None if c.flag('mla_use_nope') or not r else rope(c,r),
                gate='gate' in h or c.flag('mla_use_output_gate'), extra=c.need('hidden_size')*n*('headgate' in h)+n*('sinks' in h))
 
+# %% ../nbs/140_mixers.ipynb #be00d96e
 def compressed(
     c:Reader,     # the config
     h:frozenset,  # habits of the family
@@ -175,6 +183,7 @@ def mamba(
     return Mamba(**{**base, **dict(intermediate=inner, state=c.int('mamba_state',128 if heads else 16), conv=c.int('mamba_conv',4), bias=c.flag('mamba_proj_bias'), conv_bias=bool(c('mamba_conv_bias',True)),
                                    ssm_dtype=ssm if isinstance(ssm,str) else None), **facts})
 
+# %% ../nbs/140_mixers.ipynb #2f40d59f
 def linear(
     c:Reader,     # the config
     h:frozenset,  # habits of the family
@@ -219,6 +228,7 @@ def _stated(c, L):
     if isinstance(p,(list,tuple)) and len(p)>=L: return [SPELT.get(x,x) if isinstance(x,str) else 'sliding_attention' if x else 'full_attention' for x in p[:L]]
     return None
 
+# %% ../nbs/140_mixers.ipynb #8793c2f7
 def _indexed(c, L):
     "Layers named by number or by period"
     f,full,lin = c.sub('linear_attn_config'),'full_attention','linear_attention'
@@ -233,6 +243,7 @@ def _indexed(c, L):
     if c.int('layer_group_size') and c('linear_attn_type',c('group_norm_size')): p = c.int('layer_group_size'); return _words(L, lambda i: (i+1)%p==0 or i>=L//p*p, full, lin)
     return None
 
+# %% ../nbs/140_mixers.ipynb #facdb11f
 def _windowed(c, h, L):
     "Which layers see only a window, or a chunk"
     full,local = 'full_attention','sliding_attention'
@@ -246,6 +257,7 @@ def _windowed(c, h, L):
     first = c.int('max_window_layers') if c.config.get('use_sliding_window') else 0
     return _words(L, lambda i: i>=(first or 0), local, full)
 
+# %% ../nbs/140_mixers.ipynb #e99feff9
 def layer_kinds(
     c:Reader,     # the config
     h:frozenset,  # habits of the family

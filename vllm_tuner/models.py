@@ -42,6 +42,7 @@ def mistral_config(
     v = {**{names.get(k,k):x for k,x in seen.items()}, 'model_type':'pixtral'}
     return dict(model_type='pixtral', architectures=['PixtralForConditionalGeneration'], text_config={**t,'model_type':kind}, vision_config=v, spatial_merge_size=seen.get('spatial_merge_size') or 1, **({'quantization_config':t['quantization_config']} if 'quantization_config' in t else {}))
 
+# %% ../nbs/160_models.ipynb #d317a85a
 def read_folder(
     path, # of a folder with a checkpoint, or of its config.json
 )->dict:  # config
@@ -73,6 +74,7 @@ def _cached(name):
         if found: return found[-1]
     return None
 
+# %% ../nbs/160_models.ipynb #03f7d9a5
 def _offline(): return any(os.environ.get(k,'').lower() in ('1','true','yes','on') for k in ('HF_HUB_OFFLINE','TRANSFORMERS_OFFLINE'))
 
 _SILENT = set()  # endpoints that did not answer in this process: nobody waits for them twice
@@ -85,6 +87,7 @@ def _refusal(ex):
     if 'EntryNotFound' in kind or code==404: return 'its repository has no config.json'
     return '' if code==0 else f'the hub answered with an error ({code})'
 
+# %% ../nbs/160_models.ipynb #334e49ea
 def _ask_hub(name, endpoint):
     "The file, after one question that is not repeated (`hf_hub_download` asks five times)"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -110,6 +113,7 @@ def _from_hub(name):
         if not why: _SILENT.add(endpoint)
         return None, why or away
 
+# %% ../nbs/160_models.ipynb #c3eaa284
 def nearest(
     name:str, # a name that nobody knows
     n:int=4,  # how many
@@ -132,6 +136,7 @@ def _noted(a, notes): return replace(a, notes=(*a.notes,*notes)) if notes else a
 
 def _is_path(s): return s.startswith(('.','/','~')) or s.endswith('.json') or '\\' in s or Path(s).is_dir()
 
+# %% ../nbs/160_models.ipynb #d67bbf60
 def arch(
     source, # id, folder, path of a config.json, config, `transformers` config object, or `ModelArch`
 )->ModelArch:
@@ -164,6 +169,7 @@ class Card:
     def __str__(self):
         return f'{self.id}: {show_count(self.params)} parameters, {self.kind}, {self.layers} layers, context {f"{self.context:,}" if self.context else "unknown"}, {self.precision}' + (f', shape of {self.base}' if self.base else '')
 
+# %% ../nbs/160_models.ipynb #de86af4d
 def kind_of(
     a:ModelArch, # an architecture
 )->str:          # 'encoder', 'hybrid', 'mixture', 'dense'
@@ -193,6 +199,7 @@ def cached_per_token(
         return m.kv_heads*(m.head_dim+m.v_dim) if isinstance(m,Attention) and m.causal and not (m.window or m.chunk or m.shares_kv) else 0
     return sum(g.n*one(g.mixer) for g in a.groups)
 
+# %% ../nbs/160_models.ipynb #b25ff7e1
 def plot_catalogue(
     archs,    # architectures
     ax=None,  # axes to draw on

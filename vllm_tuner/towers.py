@@ -29,6 +29,7 @@ def _recipe(outer, inner, part):
     names += [inner, inner.removesuffix('_vision'), outer]
     return next((table[n] for n in names if n in table), default)
 
+# %% ../nbs/130_towers.ipynb #6b724b18
 def towers(
     config:dict,  # as in config.json
     hidden:int=0, # width of the language model
