@@ -35,6 +35,7 @@ class Captures:
         "Graphs of both kinds"
         return self.piecewise+self.full
 
+# %% ../nbs/245_cuda_graphs.ipynb #dd469d28
 @lru_cache(8192)
 def captures(
     arch,   # `ModelArch`
@@ -83,6 +84,7 @@ class Graphs:
 
     def __repr__(self): return f'Graphs({self.piecewise} piecewise, {self.full} full; estimated {show_bytes(self.estimate)}, taken {show_bytes(self.actual)}, charged {show_bytes(self.charged)})'
 
+# %% ../nbs/245_cuda_graphs.ipynb #1b86937c
 ESTIMATED,CHARGED,ESTIMATED_V2 = (0,18,0),(0,20,0),(0,29,0)  # gpu_worker.py: the estimate is made, and subtracted; gpu/cudagraph_utils.py: the V2 runner makes one
 
 def generation(

@@ -20,7 +20,6 @@ class Link:
     "A connection between GPUs"
     kind:str          # 'nvlink', 'pcie', 'network'
     bandwidth:float   # bytes per second that one GPU can send
-    latency:float     # seconds for the smallest message
 
 # %% ../nbs/165_devices.ipynb #b0013c57
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Device:
     @property
     def link(self)->Link: # the link to the other GPUs of its node
         "NVLink or Infinity Fabric if it has one, else PCIe"
-        return Link('nvlink', self.nvlink/2, 5e-6) if self.nvlink else Link('pcie', self.pcie, 15e-6)
+        return Link('nvlink', self.nvlink/2) if self.nvlink else Link('pcie', self.pcie)
 
     def flops(self,
         dtype:str, # 'bf16', 'fp16', 'fp8', 'fp4', 'int8', 'fp32'
@@ -90,7 +89,7 @@ def _tables()->tuple[dict,dict,dict]: # devices by name, nodes by name, squeezed
     "The catalogue, read once"
     raw = json.loads(files('vllm_tuner').joinpath('data/devices.json').read_text(encoding='utf-8'))
     devices = {r['name']: _device(r) for r in raw['devices']}
-    nodes = {r['name']: Node(r['name'], devices[r['device']], r['gpus'], Link('network', r['network_gbs']*1e9/8, 2e-5), r.get('gpus_per_host',0)) for r in raw['nodes']}
+    nodes = {r['name']: Node(r['name'], devices[r['device']], r['gpus'], Link('network', r['network_gbs']*1e9/8), r.get('gpus_per_host',0)) for r in raw['nodes']}
     alias = {_squeeze(a): r['name'] for r in raw['devices']+raw['nodes'] for a in [r['name'],*r.get('aliases',[])]}
     return devices, nodes, alias
 
@@ -180,7 +179,7 @@ def node(
     _,all_nodes,alias = _tables()
     if (n:=all_nodes.get(alias.get(_squeeze(str(name)),''))): return n if gpus is None else replace(n, gpus=gpus)
     d = device(name)
-    return Node(f'{gpus or 8} x {d.name}', d, gpus or 8, Link('network', (50e9 if d.nvlink else 12.5e9), 2e-5))
+    return Node(f'{gpus or 8} x {d.name}', d, gpus or 8, Link('network', 50e9 if d.nvlink else 12.5e9))
 
 # %% ../nbs/165_devices.ipynb #c020
 def plot_devices(

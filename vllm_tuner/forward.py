@@ -76,6 +76,7 @@ def _ffn_elements(f, H, tp, held):
             return beside, held + (5 if beside else 4)*H + (H if tp>1 else 0) + 2*f.experts + 6*f.topk
     return held+2*H, 0
 
+# %% ../nbs/225_forward.ipynb #a66ff400
 def elements(
     arch,   # `ModelArch`
     engine, # resolved
@@ -103,6 +104,7 @@ MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,
 MOE_CHUNK = (((0,0,0), 32768), ((0,13,0), 16384), ((0,18,0), 0))  # envs.py: VLLM_FUSED_MOE_CHUNK_SIZE, 0 for no chunks
 MODULAR = {'':(0,15,0), 'fp8':(0,15,0), 'nvfp4':(0,15,0), 'mxfp4':(0,18,0), 'mxfp8':(0,18,0), 'int8':(0,20,0), 'gptq':(0,20,0), 'awq':(0,22,0), 'packed':(0,24,0)}  # form of the experts -> release from which their buffers are vLLM's workspace and stay (v1/worker/workspace.py, fused_moe/oracle/*)
 
+# %% ../nbs/225_forward.ipynb #7b85b995
 def moe_kernel(
     arch,   # `ModelArch`
     device, # `Device`
@@ -120,6 +122,7 @@ def moe_kernel(
     if cap[0]==10 and env.get('VLLM_USE_FLASHINFER_MOE_INT4')=='1': return 'oai'
     return 'triton' if l.form=='int8' and not l.weight_only or cap<(8,0) else 'marlin'
 
+# %% ../nbs/225_forward.ipynb #f5056bc3
 def _fp8_kernel(l, cap, v, e, env):
     "FP8 experts: oracle/fp8.py"
     if cap<(8,9): return 'marlin'
@@ -138,6 +141,7 @@ def _inner(f, e):
     "Width of an expert on one rank"
     return f.intermediate if e.enable_expert_parallel else f.intermediate//(e.tensor_parallel_size*e.data_parallel_size*e.prefill_context_parallel_size)
 
+# %% ../nbs/225_forward.ipynb #5083188f
 def scratch_stays(
     arch,   # `ModelArch`
     engine, # resolved
@@ -146,6 +150,7 @@ def scratch_stays(
     form = arch.quant.experts.form if arch.quant and arch.quant.experts else ''
     return release(engine.vllm_version)>=MODULAR.get(form,(0,24,0))
 
+# %% ../nbs/225_forward.ipynb #c5ee96ea
 def _scratch(f, K, kernel, stays, e):
     "Bytes of vLLM's own scratch, and of what the kernel takes for itself, for one layer"
     M,i,w = _expert_tokens(e,kernel,stays),_inner(f,e),f.latent or K
@@ -187,6 +192,7 @@ def gemm_scratch(
     "torch's cuBLAS workspace (CUDAContextLight.cpp: 32 MiB from Hopper on, else a little over 8)"
     return 32*MiB if device.capability[0]>=9 else 8*MiB+128*1024
 
+# %% ../nbs/225_forward.ipynb #590758bf
 def forward_bytes(
     arch,   # `ModelArch`
     device, # `Device`

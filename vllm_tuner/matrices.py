@@ -42,6 +42,8 @@ HABITS = {
     'inputs per layer are kept':'Gemma3nForCond Gemma4ForCond',  # for every token of a step, by the class that sees and hears
     'adapters for embedding and head':'Llama Apertus Exaone FalconH1 Granite HyperCLOVAX Jamba Lfm2 MiniCPM Mixtral Nemotron PhiMoE Qwen3F Qwen3Moe Qwen3_5 Solar DeciLM',  # `embedding_modules`
 }
+
+# %% ../nbs/200_matrices.ipynb #d670f290
 _STARTS = {k:tuple(v.split()) for k,v in HABITS.items()}
 
 def has(
@@ -82,6 +84,7 @@ def padding(
     if x is None or x.form!='mxfp4' or arch.quant.method not in ('mxfp4','gpt_oss_mxfp4','fp8'): return 1,1
     return (64,1) if cap==9 and v>=(0,10,1) and not engine.enable_lora else (128,256)
 
+# %% ../nbs/200_matrices.ipynb #fb81e1f1
 def split(
     arch:ModelArch, # the model
     device,         # `Device`
@@ -95,6 +98,7 @@ def split(
     return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if has(arch,'router may be quantised') else 'plain',
                  has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0, int(has(arch,'feed-forward is whole')), release(v)<(0,30,0))
 
+# %% ../nbs/200_matrices.ipynb #806b1535
 def _vector(n, size=0): return Matrix(n, 1, size=size)
 def linear(
     out:int,           # rows on one rank
@@ -138,6 +142,7 @@ def latent(
     gate = [linear(heads*m.v_head_dim,H,p+'g_proj')] if m.gate else []
     return [down,q,kv,o,*gate,_vector((r or 0)+m.kv_lora_rank+m.extra),*indexer(m,s)]
 
+# %% ../nbs/200_matrices.ipynb #a50e43a1
 def grouped(
     m:MLA,   # the mixer
     s:Split, # the layout
@@ -207,6 +212,7 @@ def cross(
     return [*own, Matrix(rows,H,(p+'q_proj',p+'k_proj',p+'v_proj'),3,rows if m.bias else 0,kind='linear'), linear(H,heads*m.head_dim,p+'out_proj',bias=m.out_bias,row=True),
             _vector((2*m.head_dim if m.qk_norm else 0)+m.extra)]
 
+# %% ../nbs/200_matrices.ipynb #771a6357
 def mixer(
     m,       # any mixer
     s:Split, # the layout
@@ -232,6 +238,7 @@ def dense(
     names = (p+'gate_up_proj',p+'gate_proj',p+'up_proj') if d.gated else (p+'up_proj',p+'fc1')
     return [linear(n*i,s.hidden,*names,parts=n,bias=d.bias), linear(s.hidden,i,p+'down_proj',bias=d.bias,row=True), _vector(d.extra)]
 
+# %% ../nbs/200_matrices.ipynb #7e8e9855
 def experts(
     f:MoE,   # the mixture
     s:Split, # the layout
@@ -269,6 +276,7 @@ def layer(
     if g.reused: return []
     return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra+g.divided//s.tp)) if m.out]
 
+# %% ../nbs/200_matrices.ipynb #91154927
 def ends(
     arch:ModelArch, # the model
     s:Split,        # the layout

@@ -51,6 +51,7 @@ def stage_memory(
     g = graph_bytes(arch, device, e, params, pp_rank)
     return Stage(w, a, n, g.charged, budget_bytes(device,e)-w-a-n-g.charged, profile(arch,device,e,pp_rank), g)
 
+# %% ../nbs/255_memory.ipynb #67694320
 def budget_bytes(
     device, # `Device`
     engine, # resolved
@@ -66,6 +67,7 @@ def _kinds(arch, device, engine):
             'consumed':v>=CONSUMED, 'unified':device.unified, 'unknown':bool(arch.unknown), 'card':device.capability!=(9,0), 'assumed':bool(device.assumed), 'drafter':e.speculative_config is not None,
             'v0':who=='v0', 'sort':who=='v1' and v<(0,11,0)}
 
+# %% ../nbs/255_memory.ipynb #0896247a
 @lru_cache(4096)
 def spreads(
     arch,   # `ModelArch`
@@ -84,6 +86,7 @@ def _tail(level):
         if level<=b: return x+(y-x)*(level-a)/(b-a)
     return t[-1][1]*math.sqrt(math.log(1-level)/math.log(1-t[-1][0]))
 
+# %% ../nbs/255_memory.ipynb #5a253ade
 def left_open(
     arch,    # `ModelArch`
     device,  # `Device`
@@ -96,7 +99,6 @@ def left_open(
     other = reconsidered(engine, arch, device, compile_cache=engine.compile_cache or ('cold' if env.get('VLLM_DISABLE_COMPILE_CACHE')=='1' else 'warm'), env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
     less = ((name, f(arch,device,engine,pp_rank)-f(arch,device,other,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
     return tuple((name,b) for name,b in less if b)
-
 
 # %% ../nbs/255_memory.ipynb #c009
 _TERMS = ('weights','activation','cuda_graph','non_torch','kv_cache')   # in the order in which vLLM takes them
@@ -221,6 +223,7 @@ def _foot(m):
     "What happens outside the budget"
     return f'outside the budget {gib(m.outside):.2f} GiB: baseline {gib(m.baseline):.2f}, graphs not charged {gib(max(0,m.graphs.actual-m.graphs.charged)):.2f}, workspaces and tables {gib(m.after):.2f}, free {gib(m.margin):.2f}' + (' (too little: out of memory is likely after the cache is allocated)' if m.tight else '')
 
+# %% ../nbs/255_memory.ipynb #8174d2c4
 def memory_table(
     m:Memory, # the ledger
 )->str:       # Markdown

@@ -98,6 +98,7 @@ def _trace_ffn(o, f, h, tp, passing):
     live.clear()
     return out
 
+# %% ../nbs/240_meta_trace.ipynb #6b97f3e7
 def _trace_layer(o, g, r, tp, standin, passing):
     "One layer: what the compiled pieces are handed stays alive while they run"
     h = [o.t.nn.functional.layer_norm(r, r.shape[1:])]
@@ -117,6 +118,7 @@ def _trace_forward(o, arch, device, e, pp_rank):
     for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank):
         _trace_layer(o, g, o.new(e.max_num_batched_tokens, arch.hidden), e.tensor_parallel_size, standin if isinstance(g.mixer,MLA) else 0, passing)
 
+# %% ../nbs/240_meta_trace.ipynb #a52086f7
 def _trace_sampler(o, arch, device, e):
     "Logits of one row per request, and the sampler of the era"
     kind,who,S = sampler_kind(arch,device,e), runner(arch,device,e), logits_rows(arch,device,e)
@@ -131,6 +133,7 @@ def _trace_sampler(o, arch, device, e):
     noise = o.t.empty_like(probs).exponential_() if kind=='triton' else None
     return probs.argmax(-1), noise, buffer, hidden
 
+# %% ../nbs/240_meta_trace.ipynb #7b7cdc28
 def _trace_encoder(o, t, n, tp):
     "One layer of an encoder: rotation in 32 bit, then the feed-forward"
     x,h = o.new(n*max(t.patches,t.tokens), t.hidden), o.new(n*max(t.patches,t.tokens), t.hidden)
@@ -147,6 +150,7 @@ def _peak(run, o):
     with live_bytes(o.weights.values()) as live: run()
     return live.peak
 
+# %% ../nbs/240_meta_trace.ipynb #f265a4aa
 def trace_peak(
     arch=None,    # `ModelArch`, or `None` with `config`
     device=None,  # `Device`

@@ -53,6 +53,7 @@ def non_torch_bytes(
     p = profile(arch, device, engine, pp_rank)
     return round(gib*GiB) + p.workspace + p.tables + pinned_bytes(arch, device, engine, pp_rank)
 
+# %% ../nbs/250_non_torch.ipynb #09cf6a7c
 def charges_baseline(
     arch,   # `ModelArch`
     device, # `Device`

@@ -40,6 +40,7 @@ def profiled_tower(
 # %% ../nbs/230_passes.ipynb #c007
 def _crosses(arch): return any(isinstance(g.mixer,CrossAttention) for g in arch.groups)
 
+# %% ../nbs/230_passes.ipynb #1aaa47e9
 def items_v0(
     arch,   # `ModelArch`
     engine, # resolved
@@ -57,6 +58,7 @@ def too_long_v0(
     per = sum(t.tokens for t in arch.towers if encoder_items(t,engine))
     return runner(arch,device,engine)=='v0' and not _crosses(arch) and release(engine.vllm_version)<(0,8,3) and per>engine.max_num_batched_tokens
 
+# %% ../nbs/230_passes.ipynb #51449ec0
 def apart(
     arch,   # `ModelArch`
     engine, # resolved
@@ -67,6 +69,7 @@ def apart(
     h,tp = tower.hidden,engine.tensor_parallel_size
     return h + max(11*h//tp, 3*h//tp+6*h if tp>1 else 0) + 3*2*14*14
 
+# %% ../nbs/230_passes.ipynb #9fc5474c
 CONVOLVED = {'Qwen3ASRForConditionalGeneration','Qwen3OmniMoeForConditionalGeneration'}  # audio towers that begin with 2-D convolutions (qwen3_omni_moe_thinker.py: Qwen3OmniMoeAudioEncoder)
 
 def convolution_bytes(
@@ -78,6 +81,7 @@ def convolution_bytes(
     chunks = min(500, items*tower.patches//50)     # two frames make a patch
     return 4*b*chunks*480*64*50                    # channels, half the mel bands, half the frames
 
+# %% ../nbs/230_passes.ipynb #b1e0bf18
 def encoder_bytes(
     arch,   # `ModelArch`
     device, # `Device`
@@ -114,6 +118,7 @@ def sampler_kind(
     if infer: return 'flashinfer'
     return 'triton' if v>=(0,17,0) and min(e.max_num_seqs,e.max_num_batched_tokens)>=8 else 'sort'
 
+# %% ../nbs/230_passes.ipynb #16f797b5
 def logits_rows(
     arch,   # `ModelArch`
     device, # `Device`
@@ -142,6 +147,7 @@ def sampler_bytes(
     if e.speculative_config and who=='v1': out += 8*S*V               # draft and bonus rows of the rejection sampler
     return round(out)
 
+# %% ../nbs/230_passes.ipynb #4926f01e
 def table_bytes(
     arch,   # `ModelArch`
     device, # `Device`
@@ -159,6 +165,7 @@ UNCOMPILED = (((0,0,0), frozenset()), ((0,24,0), frozenset({'DeepseekV4ForCausal
               ((0,29,0), frozenset({'AliceAIForCausalLM','DeepseekV32ForCausalLM','DeepseekV4ForCausalLM','Dots3NoteForCausalLM','Glm5NextForCausalLM','GlmMoeDsaForCausalLM','HYV4ForCausalLM','InklingForCausalLM','KimiK3ForConditionalGeneration','KimiLinearForCausalLM',
                                    'MiniMaxM3SparseForCausalLM','MiniMaxM3SparseForConditionalGeneration','Qwen4ExpForCausalLM','Qwen4ExpForConditionalGeneration'})))  # config/vllm.py: breakable CUDA graphs in place of the compiler
 
+# %% ../nbs/230_passes.ipynb #5f42071d
 def compiles(
     arch,   # `ModelArch`
     device, # `Device`
@@ -176,6 +183,7 @@ def fed_embeddings(
     limits = dict(engine.limit_mm_per_prompt or ())
     return not engine.language_model_only and any(limits.get(t.kind,1) for t in arch.towers)
 
+# %% ../nbs/230_passes.ipynb #22af9d6a
 def compile_bytes(
     arch,   # `ModelArch`
     device, # `Device`

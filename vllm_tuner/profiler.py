@@ -52,6 +52,7 @@ def profile(
     stays = scratch_bytes(arch,device,e,pp_rank)[0] if scratch_stays(arch,e) else 0
     return Profile(encoder, forward_bytes(arch,device,e,pp_rank)+kept, sampler+kept if sampler else 0, stays+gemm_scratch(device), table_bytes(arch,device,e,pp_rank), compile_bytes(arch,device,e,pp_rank))
 
+# %% ../nbs/235_profiler.ipynb #9c6a4c35
 CONSUMED = (0,27,0)  # utils/mem_utils.py: from here on what stays counts as consumed memory, before it as activation
 
 def activation_bytes(

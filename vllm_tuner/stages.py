@@ -147,6 +147,7 @@ def buffer_bytes(
 
 # %% ../nbs/205_stages.ipynb #c069
 def _tower_tables(name, t, b):
+    "Bytes of an encoder's own tables of positions"
     head = t.hidden//t.heads if t.heads else 0
     if t.kind!='image': return 0
     if name.startswith(('Qwen2VL','Qwen2_5_VL','Qwen3VL','Qwen3_5')): return 8192*(head//2)*b

@@ -114,6 +114,7 @@ def adapter_elements(
     a,b = m.parts*m.in_*rank, m.out*rank
     return m.copies*(a+b//shards if m.row else a//shards+b) if m.kind in ('linear','experts') else 0
 
+# %% ../nbs/210_weights.ipynb #d7ebf83e
 def lora_bytes(
     arch:ModelArch, # the model
     device,         # `Device`
@@ -142,6 +143,7 @@ def dspark_bytes(
     main = linear(H, 3*H, 'self_attn.main_proj')
     return layers + sum(stored(layout_of(arch.quant,m,arch.n_layers),m,b) for m in (context,main)) + 2*arch.vocab*own.get('dspark_markov_rank',256)*b
 
+# %% ../nbs/210_weights.ipynb #89842e4f
 def draft_bytes(
     arch:ModelArch, # the target
     device,         # `Device`
@@ -179,6 +181,7 @@ def rewritten(
     if quant.by_layer: return sum(one(k,i) for i,k in zip(st.layers,st.kinds))
     return sum(one(k,99)*st.kinds.count(k) for k in set(st.kinds))
 
+# %% ../nbs/210_weights.ipynb #bcc20145
 @lru_cache(4096)
 def resident_bytes(
     arch:ModelArch, # the checkpoint
