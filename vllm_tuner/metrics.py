@@ -91,6 +91,7 @@ class Metrics:
     def __repr__(self): return '\n'.join(f'{a:<22}{b}' for a,b in metrics_rows(self))
     def _repr_html_(self): return '<table>'+''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td style="text-align:left">{esc(b)}</td></tr>' for a,b in metrics_rows(self))+'</table>'
 
+# %% ../nbs/300_metrics.ipynb #dae2cf4e
 def metrics_rows(
     m:Metrics, # what `read_metrics` returned
 )->list[tuple[str,str]]: # label, text
@@ -130,6 +131,7 @@ class _Page:
         "When the counters began, seconds since 1970"
         return min((v for n,_,v in self.rows if n.endswith('_created') and v>1e9), default=None)
 
+# %% ../nbs/300_metrics.ipynb #9bc2cf12
 def _less(a, b): return {k:b[k]-a.get(k,0) for k in b}
 
 def _mean_ms(p, before, *names):
@@ -143,6 +145,7 @@ def _mean_ms(p, before, *names):
 # %% ../nbs/300_metrics.ipynb #c012
 _HITS = ('vllm:prefix_cache_hits_total','vllm:prefix_cache_hits','vllm:gpu_prefix_cache_hits_total','vllm:gpu_prefix_cache_hits'), ('vllm:prefix_cache_queries_total','vllm:prefix_cache_queries','vllm:gpu_prefix_cache_queries_total','vllm:gpu_prefix_cache_queries')
 
+# %% ../nbs/300_metrics.ipynb #0e9ce240
 def _metrics(p, before, seconds, notes):
     "Counters of a page, less those of an earlier one"
     diff = lambda *names: (p.sum(*names) or 0)-((before.sum(*names) or 0) if before else 0)
@@ -155,6 +158,7 @@ def _metrics(p, before, seconds, notes):
         min(1., max(0., hits/asked if asked>0 else old or 0.)), _mean_ms(p, before, 'vllm:time_to_first_token_seconds'), _mean_ms(p, before, 'vllm:request_time_per_output_token_seconds','vllm:inter_token_latency_seconds','vllm:time_per_output_token_seconds'),
         _mean_ms(p, before, 'vllm:e2e_request_latency_seconds'), round(diff('vllm:num_preemptions_total','vllm:num_preemptions')), kv/p.engines if kv is not None else None, p.models, p.engines, tuple(notes))
 
+# %% ../nbs/300_metrics.ipynb #49b24fd2
 def _fetch(url, timeout):
     "A page from a server that the user named"
     from urllib.error import URLError
@@ -201,6 +205,7 @@ def read_metrics(
     elif seconds is None: notes.append('the rate is unknown without the seconds between the pages')
     return _checked(_metrics(p, first, seconds if first else None, notes), name)
 
+# %% ../nbs/300_metrics.ipynb #575b7f92
 def _checked(m, name):
     "A page of a server that nobody has asked yet"
     if not m.input or not m.output: raise ValueError(f'{name} counts no finished request' + (' between the two pages' if m.seconds else '') + '; ask again when the server has answered somebody')

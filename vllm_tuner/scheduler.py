@@ -48,6 +48,7 @@ class Pool:
         "Tokens of one endless request that fit"
         return self.blocks//max(1,self.growing)*self.size
 
+# %% ../nbs/345_scheduler.ipynb #260ef400
 def pool(
     plan:KVPlan, # what `kv_plan` found
     arch,        # `ModelArch`

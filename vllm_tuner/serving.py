@@ -78,6 +78,7 @@ class Prediction:
         "Every metric with its 80 % interval"
         return {k:self.interval(k) for k in SPREAD}
 
+# %% ../nbs/355_serving.ipynb #93811297
 SPREAD = {'requests_per_second':.2, 'output_tokens_per_second':.2, 'total_tokens_per_second':.2, 'ttft_ms':.4, 'tpot_ms':.2, 'itl_ms':.2, 'e2e_ms':.2}  # standard deviation of log(measured/predicted) where no table says
 
 # %% ../nbs/355_serving.ipynb #c009
@@ -97,6 +98,7 @@ def summary(
     return Prediction(rate, out, tot, percentiles(run.ttft), percentiles(run.tpot), percentiles(*run.gaps()), percentiles(run.e2e), d*mean(s[:,3]), mean(s[:,8])/run.pool.blocks, d*run.preemptions, cover,
                       run.saturated, d*run.pool.tokens, step, run.notes, d*mean(s[:,7]), tuple(spread), run.offered)
 
+# %% ../nbs/355_serving.ipynb #487007d8
 LONGEST = 10_000  # requests of one run
 
 def watch(
@@ -117,6 +119,7 @@ def watch(
         run = simulate(arch, device, engine, workload, max(need, 2*n), seed, speed, kv_tokens)
     return run
 
+# %% ../nbs/355_serving.ipynb #76ee52f9
 def predict(
     arch,                     # `ModelArch`
     device,                   # `Device`
@@ -134,6 +137,7 @@ def predict(
     ctx = float((s[:,4]*s[:,2]).sum()/busy) if len(s) else 0.
     return summary(run, step_time(arch, device, e, n, max(n,ctx), speed=speed), spreads(device, run, speed))
 
+# %% ../nbs/355_serving.ipynb #3a49535c
 def busy(
     run:Run, # what happened
 )->bool:     # somebody waits, or the cache is nearly full

@@ -160,6 +160,7 @@ def _run(s, r, e, p, t, notes, replicas):
 
 FILLED = 4 # times as long as a long answer takes (the 90th percentile) must requests have come until a server counts as filled
 
+# %% ../nbs/350_simulation.ipynb #664a7726
 def _left(arrive, finish):
     "Requests answered per second while others still came, once the first were"
     begin,end = finish.min(),arrive[-1]
@@ -179,6 +180,7 @@ def _saturated(arrive, first, finish, steps):
     gap = np.diff(arrive); bursts = max(1., float(gap.var()/gap.mean()**2))   # variance of how many come, over that of a Poisson process
     return late-mid > max(8., 3*(bursts*mid)**.5, .015*len(arrive))
 
+# %% ../nbs/350_simulation.ipynb #37185072
 def _replica(r, dp):
     "The requests of one of several data-parallel replicas"
     if dp==1: return r

@@ -37,6 +37,7 @@ def _measured(d, names):
         if v is not None: out.append((m,float(v)))
     return tuple(out)
 
+# %% ../nbs/365_speed_fit.ipynb #3ec73326
 def _row(d, name):
     "A plain row"
     missing = [k for k in ('input_len','output_len') if k not in d]
@@ -62,6 +63,7 @@ def _serve(d, name):
     got = _measured(d, (('ttft_ms',('mean_ttft_ms',)),('tpot_ms',('mean_tpot_ms',)),('e2e_ms',('mean_e2el_ms',)),('output_tokens_per_second',('output_throughput',))))
     return Point(name, Requests(arrive-arrive[0], i, o, np.zeros(n,np.int64), int(users) if users else None), (), got)
 
+# %% ../nbs/365_speed_fit.ipynb #e0a932c0
 def _forward(d, name):
     "One case of `vllm bench forward`"
     rs = d['requests']
@@ -90,6 +92,7 @@ def _guide(b, name):
     w = from_lengths(i, o, requests_per_second=None if closed else rate, max_concurrency=max(1,round(c)) if closed else None, num_requests=n)
     return Point(name, requests(w), (), got)
 
+# %% ../nbs/365_speed_fit.ipynb #b6b1be0b
 def read_points(
     source,       # path, JSON text, dict, or a list of any of them
     name:str='',  # for messages
@@ -119,6 +122,7 @@ def knobs(
     for r in l.routed: out |= {f'expert_read:{r.family}':.25, f'expert_math:{r.family}':.3, 'moe_layer':.3}
     return out | ({'reduce_nvlink':.3, 'reduce_pcie':.4, 'link_nvlink':.3, 'link_pcie':.4, 'host_ranks':.4} if engine.tensor_parallel_size>1 else {})
 
+# %% ../nbs/365_speed_fit.ipynb #fcdfaf2d
 def _value(run:Run, metric):
     "One metric of a run"
     if metric=='output_tokens_per_second': return run.bench_requests_per_second*float(run.output.mean())
@@ -155,6 +159,7 @@ class SpeedFit:
         head = f'Median error {self.error("before"):.1%} before, {self.error("after"):.1%} after, {self.error():.1%} on points left out\n\n| point | metric | measured | before | after | left out |\n|---|---|---:|---:|---:|---:|\n'
         return head + '\n'.join(f'| {r[0]} | {r[1]} | {r[2]:,.4g} | {r[3]:,.4g} | {r[4]:,.4g} | {r[5]:,.4g} |' for r in self.rows)
 
+# %% ../nbs/365_speed_fit.ipynb #b0dd0af6
 def _solve(J, y, theta, sd, keep, sigma):
     "One step of the shrunk least squares"
     w = keep/sigma**2/np.sqrt(1+(y/.3)**2)   # a point that nothing explains does not steer

@@ -87,6 +87,7 @@ class Speed:
         "All coefficients"
         return _table(self)
 
+# %% ../nbs/330_step_clock.ipynb #1e59468d
 PUBLIC = Speed()  # fitted on public measurements
 
 @lru_cache(256)
@@ -212,6 +213,7 @@ def geforce(
     "Whether it is a gaming card: the driver gives it no peer access, and it runs above its rated clock"
     return bool(re.match(r'RTX-[2345]0[5-9]0|GTX', device.name))
 
+# %% ../nbs/330_step_clock.ipynb #400708ea
 def _host(t, device, e):
     "Host seconds per step, per request, and for a step with prompt tokens"
     era = t['host_v0'] if release(e.vllm_version)<(0,8,0) else t['host_v1_early'] if release(e.vllm_version)<(0,9,0) else 1.
@@ -249,6 +251,7 @@ def _layers(l, t, d, e, whole):
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
     return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
 
+# %% ../nbs/330_step_clock.ipynb #df831da4
 @lru_cache(1024)
 def clock(
     arch,              # `ModelArch`

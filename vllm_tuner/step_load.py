@@ -39,6 +39,7 @@ def fused(
     if family=='fp8_block' and capability[0]==10: return 'fused' if release(version)>=(0,18,0) else 'block'
     return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin'}.get(family,'triton')  # Hopper prefers Triton for fp8 blocks: vllm 0.19 fused_moe/oracle/fp8.py
 
+# %% ../nbs/325_step_load.ipynb #40b32d22
 def unit(
     family:str,               # kernel family
     capability:tuple[int,int],# the device's
@@ -66,6 +67,7 @@ class Routed:
     ranks:int       # ranks that share the experts out, 1 when every rank holds a slice of each
     replicas:int    # data-parallel replicas that send their tokens to them
 
+# %% ../nbs/325_step_load.ipynb #13d18717
 @dataclass(frozen=True, slots=True)
 class Look:
     "Attention layers that see the same part of a request, added up"
@@ -74,6 +76,7 @@ class Look:
     prefill:float   # operations for one pair of a prompt token and a token in sight
     limit:int=0     # tokens in sight at most, 0 for all
 
+# %% ../nbs/325_step_load.ipynb #53894283
 @dataclass(frozen=True, slots=True)
 class Load:
     "What a step has to move and compute on one rank"
@@ -102,18 +105,21 @@ class Load:
 
 # %% ../nbs/325_step_load.ipynb #c017
 def _attention_elements(m, h, tp):
+    "Projections of softmax attention"
     heads,kv = max(1,m.heads//tp), 0 if m.shares_kv else max(1,m.kv_heads//tp)
     q = heads*m.head_dim*(2 if m.gate else 1)
     q = h*m.latent_q+m.latent_q*q if m.latent_q else h*q
     return q + h*kv*(m.head_dim+(0 if m.k_eq_v else m.v_dim)) + heads*m.v_dim*h
 
 def _mla_elements(m, h, tp):
+    "Projections of latent attention, those of its indexer included"
     heads,qk = max(1,m.heads//tp), m.qk_nope_head_dim+m.qk_rope_head_dim
     q = h*m.q_lora_rank+m.q_lora_rank*heads*qk if m.q_lora_rank else h*heads*qk
     ix = m.indexer
     index = (m.q_lora_rank or h)*ix.heads*ix.head_dim + h*ix.head_dim if ix and ix.owns else 0
     return q + h*m.latent + m.kv_lora_rank*heads*(m.qk_nope_head_dim+m.v_head_dim) + heads*m.v_head_dim*h + index
 
+# %% ../nbs/325_step_load.ipynb #4dbf07e5
 def mixer_elements(
     m,     # a mixer
     h:int, # hidden size
@@ -144,6 +150,7 @@ def _look(m, e, pages=1):
     flops = 2*heads*(m.head_dim+m.v_dim)
     return [Look(kv*head_bytes(e.kv_cache_dtype, m.head_dim, m.v_dim, e.dtype)/e.decode_context_parallel_size, flops, flops, m.window or m.chunk or 0)]
 
+# %% ../nbs/325_step_load.ipynb #a0347809
 def _looks(arch, e):
     "Attention of all layers, those with the same limit added up"
     out = {}
@@ -190,6 +197,7 @@ def _traffic(g, h, tp):
     routing = f.topk*(3*h+3*f.intermediate/tp) if isinstance(f,MoE) else 0
     return 2*(8*h+4*wide/tp+3*inner/tp), 2*routing
 
+# %% ../nbs/325_step_load.ipynb #9c9c3f4c
 def _scan(m, tp):
     "Operations of a recurrent layer for one prompt token, in chunks of 64"
     if isinstance(m,Mamba): return 6*m.intermediate*m.state/tp

@@ -27,6 +27,7 @@ UNITS = {'s':1., 'ms':1e-3, 'us':1e-6, 'µs':1e-6, 'ns':1e-9, 'min':60., 'h':360
 
 def _squeeze(name): return re.sub(r'[^a-z0-9]', '', str(name).lower())
 
+# %% ../nbs/310_tables.ipynb #357750fe
 def column_roles(
     names,        # columns of the file
     columns=None, # role -> column, given by the caller
@@ -41,15 +42,25 @@ def column_roles(
         if (role:=_KNOWN.get(_squeeze(n))): out.setdefault(role, n)
     return out
 
-def listed(names): return ', '.join(str(n)[:40] for n in list(names)[:20]) or 'no named columns'
+# %% ../nbs/310_tables.ipynb #9bd02ff3
+def listed(
+    names, # columns of a file
+)->str:    # the first twenty, for a message
+    "Columns in words"
+    return ', '.join(str(n)[:40] for n in list(names)[:20]) or 'no named columns'
 
-def format_of(names)->str:
+def format_of(
+    names, # columns of a file
+)->str:    # 'Azure', 'Mooncake', ..., 'table' where none is known
     "The format whose columns these are"
     have = {_squeeze(n) for n in names}
     return next((f for f,need in _FORMATS if need<=have), 'table')
 
-def need_lengths(roles, names):
-    "Complain about a missing column"
+def need_lengths(
+    roles:dict, # role -> column
+    names,      # columns of the file, for the message
+):
+    "A `ValueError` where no column holds the prompts' or the answers' tokens"
     gone = [r for r in ('input','output') if r not in roles]
     if gone: raise ValueError(f"no column holds the {' and '.join({'input':'prompt tokens','output':'answer tokens'}[g] for g in gone)}; the file has {listed(names)}. Name them: columns={{'input':'...', 'output':'...'}}")
 
@@ -65,6 +76,7 @@ def _numbers(col):
         except ValueError: return math.nan
     return np.array([one(x) for x in col], dtype=float)
 
+# %% ../nbs/310_tables.ipynb #c39ddd4e
 def _strict(f):
     "numpy only warns of a time zone that it does not understand; here that is an error of the row"
     @wraps(f)
@@ -87,6 +99,7 @@ def _dates(col):
         return np.asarray(col, dtype='datetime64[ns]').astype(np.int64)/1e9
     except (ValueError,TypeError,Warning): return np.array([one(x) for x in col], dtype=float)
 
+# %% ../nbs/310_tables.ipynb #d694ca85
 def _epoch_unit(v):
     "Seconds per unit of a time, by its size: seconds since 1970 have ten digits, milliseconds thirteen ..."
     return np.select([v>1e17, v>1e14, v>1e11], [1e-9,1e-6,1e-3], 1.)
@@ -157,7 +170,7 @@ class Gather:
         return t-t[0], i, o, hashes
 
 # %% ../nbs/310_tables.ipynb #c014
-_ROWS = 50_000
+_ROWS = 50_000  # of one batch
 
 class Progress:
     "A bar for people who wait at a terminal, nothing for everybody else"
@@ -172,8 +185,13 @@ class Progress:
     def close(self):
         if self.bar: self.bar.stop()
 
-def lines_of(text, raw, bar):
-    "Lines of a text stream, telling the bar how far the file is; a stream that ends in the middle of its compression ends here"
+# %% ../nbs/310_tables.ipynb #87869d34
+def lines_of(
+    text, # stream of text
+    raw,  # the file behind it, or `None`
+    bar,  # `Progress`
+):        # lines; `None` at the end where the compressed file broke off
+    "Lines of a text stream, telling the bar how far the file is"
     try:
         for n,line in enumerate(text):
             if n%_ROWS==0: bar.at(raw.tell() if raw else 0)
@@ -182,7 +200,9 @@ def lines_of(text, raw, bar):
         if isinstance(ex,gzip.BadGzipFile): raise ValueError(f'this is no gzip file: {ex}') from ex
         yield None
 
-def batches(rows):
+def batches(
+    rows, # anything to iterate over
+):        # lists of at most `_ROWS`
     "Rows fifty thousand at a time"
     batch = []
     for r in rows:
@@ -190,6 +210,7 @@ def batches(rows):
         if len(batch)>=_ROWS: yield batch; batch = []
     if batch: yield batch
 
+# %% ../nbs/310_tables.ipynb #f04c4165
 def _truthy(x): return str(x).strip().lower() not in ('','0','false','none','null','ok','success','successful','stop','length','200','nan','[]','{}')
 
 def _failures(cols):
@@ -199,21 +220,29 @@ def _failures(cols):
     if (s:=cols.get('status')) is not None: return [_truthy(x) and str(x).strip().lower() in ('error','failed','failure','abort','aborted','cancelled','timeout') or str(x).strip()[:1] in '45' and str(x).strip().isdigit() and len(str(x).strip())==3 for x in s]
     return None
 
-def unit_of(name, unit, fmt):
+def unit_of(
+    name:str, # of the column
+    unit,     # what the caller says, `None` to read it off the name
+):            # a key of `UNITS`, or `None`
     "The unit of a time column"
     if unit: return unit
     m = re.search(r'(?:^|[_\W])(ns|us|ms|sec|seconds|s)$', str(name).lower())
     return {'sec':'s','seconds':'s'}.get(m[1],m[1]) if m else None
 
 # %% ../nbs/310_tables.ipynb #c015
-def read_csv(lines, columns, unit, name):
+def read_csv(
+    lines,     # of `lines_of`
+    columns,   # role -> column, or `None`
+    unit,      # of the times, or `None`
+    name:str,  # of the file, for messages
+)->Trace:
     "A table of comma, semicolon or tab separated values with a header"
     first = next((l for l in lines if l and l.strip()), '')
     first = first.lstrip('\ufeff')
     sep = max(',;\t|', key=first.count)
     names = [n.strip() for n in next(csv.reader([first], delimiter=sep))]
     roles = column_roles(names, columns); need_lengths(roles, names)
-    g,where,ended = Gather(unit_of(roles.get('arrival',''), unit, '')), {r:names.index(c) for r,c in roles.items()}, []
+    g,where,ended = Gather(unit_of(roles.get('arrival',''), unit)), {r:names.index(c) for r,c in roles.items()}, []
     live = (l if l is not None else ended.append(1) or '' for l in lines)
     try:
         for batch in batches(r for r in csv.reader(live, delimiter=sep) if r):
@@ -228,7 +257,13 @@ def read_csv(lines, columns, unit, name):
     if ended: g.note('truncated', 1, 'the compressed file ends in the middle', False)
     return g.finish('arrival' in roles, format=format_of(names), name=name)
 
-def read_jsonl(lines, columns, unit, name):
+# %% ../nbs/310_tables.ipynb #dea8739c
+def read_jsonl(
+    lines,     # of `lines_of`
+    columns,   # role -> column, or `None`
+    unit,      # of the times, or `None`
+    name:str,  # of the file, for messages
+)->Trace:
     "One JSON object per line"
     g = roles = names = None
     def parsed():
@@ -244,7 +279,7 @@ def read_jsonl(lines, columns, unit, name):
             names = list(good[0]); roles = column_roles(names, columns)
             if not {'input','output'}<=set(roles): roles = _prompt_roles(names, roles)
             need_lengths(roles, names); mooncake = 'hashes' in roles and _mooncake(good, roles)
-            g = Gather(unit_of(roles.get('arrival',''), unit, '') or ('ms' if mooncake else None))
+            g = Gather(unit_of(roles.get('arrival',''), unit) or ('ms' if mooncake else None))
         if g is None: continue
         if ... in batch: g.note('truncated', 1, 'the compressed file ends in the middle', False)
         g.note('unreadable', bad:=sum(d is None for d in batch), f'lines that are no JSON object, among rows {g.rows+1:,} to {g.rows+len(batch):,}', False); g.rows += bad
@@ -254,6 +289,7 @@ def read_jsonl(lines, columns, unit, name):
     if g is None: raise ValueError(f'{name} holds no JSON object that could be a request')
     return g.finish('arrival' in roles, format=format_of(names), name=name)
 
+# %% ../nbs/310_tables.ipynb #f77a624c
 def _prompt_roles(names, roles):
     "vLLM's custom data set: a prompt's text and `output_tokens`"
     return {**roles, 'input':'prompt', 'prompt':'prompt'} if 'prompt' in names and 'output' in roles else roles

@@ -34,6 +34,7 @@ def _items(text):
         more = text.read(max(2**20, len(buf)-pos))
         done = not more; buf,pos = buf[pos:]+more,0
 
+# %% ../nbs/315_trace_files.ipynb #2ddc050c
 def _words(x): return str(x.get('value', x.get('content',''))) if isinstance(x,dict) else ''
 
 def _sharegpt(items, tokenizer, name):
@@ -53,6 +54,7 @@ def _sharegpt(items, tokenizer, name):
     g.note('assumed', 1, 'the first question and answer of each conversation, as `vllm bench serve` samples them; no arrival times', True)
     return g.finish(False, format='ShareGPT', name=name)
 
+# %% ../nbs/315_trace_files.ipynb #383cd74d
 def _bench(d, name):
     "A result of `vllm bench serve`"
     n = int(d.get('completed') or d.get('num_prompts') or 0)
@@ -82,6 +84,7 @@ def _tokens(r, side):
     deep = _first(r, 'input_metrics' if side=='in' else 'output_metrics')
     return flat if flat is not None else _first(deep, 'total_tokens','text_tokens','tokens')
 
+# %% ../nbs/315_trace_files.ipynb #e1094c40
 def _guidellm(d, benchmark, name):
     "A report of GuideLLM: one of its benchmarks"
     runs = [b for b in d['benchmarks'] if isinstance(b,dict)]
@@ -106,6 +109,7 @@ def _guidellm(d, benchmark, name):
     g.add(None, _spread(i,n), _spread(o,n)); g.note('summary', n, 'the report keeps percentiles, not requests: lengths follow them, prompts and answers apart', True)
     return g.finish(False, format='GuideLLM', name=name, rate=_first(stat('requests_per_second') or {}, 'mean'))
 
+# %% ../nbs/315_trace_files.ipynb #71741791
 def _spread(s, n):
     "Lengths that follow a summary's percentiles"
     ps = {float('0.'+k[1:].ljust(2,'0')):float(v) for k,v in (s.get('percentiles') or {}).items() if re.fullmatch(r'p\d{2,3}',k) and isinstance(v,(int,float))}
@@ -139,6 +143,7 @@ class _Joined(io.RawIOBase):
         b[:len(data)] = data
         return len(data)
 
+# %% ../nbs/315_trace_files.ipynb #97557996
 def read_trace(
     source,               # path (.gz too), open file, bytes, or text with several lines
     columns:dict=None,    # role -> column name: 'arrival', 'input', 'output', 'hashes', 'failed', 'success'
@@ -178,6 +183,7 @@ def _read(text, raw, name, bar, columns, unit, tokenizer, benchmark):
         return _document(both, name, benchmark, columns, unit)
     return read_csv(lines_of(both, raw, bar), columns, unit, name)
 
+# %% ../nbs/315_trace_files.ipynb #7566a87d
 def _object(line):
     "A line that is a JSON object, or `None`"
     try: d = json.loads(line)
@@ -197,6 +203,7 @@ class _Prefixed:
         for l in self.rest: yield last+l; last = ''
         if last: yield last
 
+# %% ../nbs/315_trace_files.ipynb #f44c17a5
 def _document(text, name, benchmark, columns, unit):
     "A single JSON object: a benchmark's result, or columns as lists"
     try: d = json.loads(text.read(_BIG))
@@ -205,7 +212,7 @@ def _document(text, name, benchmark, columns, unit):
     if 'total_input_tokens' in d or 'input_lens' in d: return _bench(d, name)
     roles = column_roles(d, columns); need_lengths(roles, d)
     if not all(isinstance(d[c],list) for r,c in roles.items() if r in ('input','output')): raise ValueError(f'{name} is one JSON object with {listed(d)}; no format that is known here has these')
-    g = Gather(unit_of(roles.get('arrival',''),unit,''))
+    g = Gather(unit_of(roles.get('arrival',''),unit))
     g.add(d[roles['arrival']] if 'arrival' in roles else None, d[roles['input']], d[roles['output']])
     return g.finish('arrival' in roles, format='table', name=name)
 

@@ -25,6 +25,7 @@ class Issue:
 
     def __str__(self): return f'{self.what} ({self.count:,} row{"s" if self.count!=1 else ""}, {"kept" if self.kept else "set aside"})'
 
+# %% ../nbs/305_traces.ipynb #b1c5298b
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     "Recorded requests"
@@ -57,6 +58,7 @@ class Trace:
     def __repr__(self): return '\n'.join(f'{a:<18}{b}' for a,b in trace_rows(self))
     def _repr_html_(self): return '<table>'+''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td style="text-align:left">{esc(b)}</td></tr>' for a,b in trace_rows(self))+'</table>'
 
+# %% ../nbs/305_traces.ipynb #b180ea03
 def trace_rows(
     t:Trace, # a trace
 )->list[tuple[str,str]]: # label, text
@@ -77,7 +79,10 @@ def burstiness(
     return float(gap.mean()**2/gap.var()) if len(gap)>1 and gap.var()>0 else 1.
 
 # %% ../nbs/305_traces.ipynb #c009
-def with_blocks(t, hashes):
+def with_blocks(
+    t:Trace,     # without blocks
+    hashes:list, # per request the hashes of its prompt's blocks, in order
+)->Trace:        # with blocks, their size (a power of two) and what an endless cache would hold
     "A trace with its prompts' blocks"
     off = np.concatenate([[0], np.cumsum([len(h) for h in hashes])]).astype(np.int64)
     flat = np.concatenate(hashes) if hashes else np.zeros(0,np.int64)
@@ -86,6 +91,7 @@ def with_blocks(t, hashes):
     t = replace(t, blocks=flat, offsets=off, block_size=size)
     return replace(t, cached=prefix_hits(t))
 
+# %% ../nbs/305_traces.ipynb #9bccaf07
 def prefix_hits(
     t:Trace,                       # with blocks
     capacity_tokens:int|None=None, # tokens that the prefix cache holds, `None` for all
