@@ -243,9 +243,12 @@ def read_csv(
     names = [n.strip() for n in next(csv.reader([first], delimiter=sep))]
     roles = column_roles(names, columns); need_lengths(roles, names)
     g,where,ended = Gather(unit_of(roles.get('arrival',''), unit)), {r:names.index(c) for r,c in roles.items()}, []
-    live = (l if l is not None else ended.append(1) or '' for l in lines)
+    def live():
+        for l in lines:
+            if l is None: ended.append(True)
+            yield l or ''
     try:
-        for batch in batches(r for r in csv.reader(live, delimiter=sep) if r):
+        for batch in batches(r for r in csv.reader(live(), delimiter=sep) if r):
             wide = [r for r in batch if len(r)>max(where.values())]
             short = len(batch)-len(wide)
             g.rows += short; g.note('unreadable', short, f'rows with fewer columns than the header, one near row {g.rows:,}', False)
