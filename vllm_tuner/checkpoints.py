@@ -78,9 +78,9 @@ _ENDINGS = (
     (r'[-_.]fp8[-_]dynamic', 'fp8-dynamic'), (r'[-_]fp8[-_]block', 'fp8-block'), (r'[-_]fp8[-_](?:kv|static.*|per[-_]?tensor)', 'fp8-static'), (r'[-_.](?:quantized\.)?w8a8(?:[-_]int8|[-_]fp8)?', 'w8a8'), (r'[-_.](?:quantized\.)?w8a16', 'w8a16'),
     (r'[-_.](?:qat[-_])?(?:quantized\.)?w4a16[-_]ct', 'w4a16-g32'), (r'[-_.](?:quantized\.)?w4a16(?:[-_]g128)?', 'w4a16'), (r'[-_]awq(?:[-_](?:int4|4bit|marlin|w4a16|gemm))?', 'awq'), (r'[-_]gptq(?:[-_](?:int8|8bit))', 'gptq-int8'),
     (r'[-_]gptq(?:[-_](?:int4|4bit|marlin))?(?:[-_]?\d+g)?', 'gptq-int4'), (r'[-_]nvfp4a16', 'nvfp4a16'), (r'[-_](?:nv)?fp4(?:[-_](?:v\d|w4a4|qad))?', 'nvfp4'), (r'[-_](?:w[-_])?mxfp4(?:[-_]a[-_]fp8)?', 'mxfp4'), (r'[-_]mxfp8', 'mxfp8'),
-    (r'[-_](?:unsloth[-_])?bnb[-_]4bit', 'bnb-4bit'), (r'[-_]bnb[-_]8bit', 'bnb-8bit'), (r'[-_]int4', 'w4a16'), (r'[-_]int8', 'w8a8'), (r'[-_]fp8', 'fp8'), (r'[-_](?:bf16|fp16|hf)', 'bf16'),
+    (r'[-_](?:unsloth[-_])?(?:bnb|bitsandbytes)(?:[-_](?:4bit|int4))?', 'bnb-4bit'), (r'[-_]bnb[-_]8bit', 'bnb-8bit'), (r'[-_]int4', 'w4a16'), (r'[-_]int8', 'w8a8'), (r'[-_]fp8', 'fp8'), (r'[-_](?:bf16|fp16)', 'bf16'), (r'[-_](?:hf|mtp)', 'same'),
 )
-_ENDINGS += ((r'[-_](?:gptq[-_])?(?:int4[-_])?autoround(?:[-_]gptq[-_]4bit|[-_]w4a16)?', 'gptq-int4'), *((rf'(?:[-_]gguf)?[-_.:]{k[5:]}(?:\.gguf)?', k) for k in PRECISIONS if k.startswith('gguf-')), (r'[-_]gguf', 'gguf-Q4_K_M'))  # llama.cpp's files name their mixture
+_ENDINGS += ((r'[-_](?:gptq[-_])?(?:int4[-_])?auto[-_]?round(?:[-_]gptq[-_]4bit|[-_]w4a16|[-_]int4)?', 'gptq-int4'), *((rf'(?:[-_]gguf)?[-_.:]{k[5:]}(?:\.gguf)?', k) for k in PRECISIONS if k.startswith('gguf-')), (r'[-_]gguf', 'gguf-Q4_K_M'))  # llama.cpp's files name their mixture
 _ENDINGS = tuple((re.compile(p+r'$', re.I),k) for p,k in _ENDINGS)
 _OWN_BLOCKS = {'qwen','deepseek-ai','zai-org','minimaxai','internlm','inclusionai','moonshotai','xiaomimimo','stepfun-ai','tencent','baidu','dots-studio','lgai-exaone'}  # publishers whose own FP8 has blocks
 MIRRORS = frozenset('unsloth nousresearch redhatai neuralmagic nm-testing thebloke casperhansen hugging-quants huggingface-quants lmstudio-community bartowski solidrust maziyarpanahi modelcloud cyankiwi quanttrio intel kaitchup amd nvidia inferact '
@@ -104,7 +104,7 @@ def bare(
 @lru_cache(1)
 def _by_name():
     out = {}
-    for i in (m[0] for m in catalogue_data()[0]['models']): out.setdefault(bare(i), []).append(i)
+    for i in (*(m[0] for m in catalogue_data()[0]['models']), *_ALIAS_IDS.values()): out.setdefault(bare(i), []).append(i)
     return out
 
 def _stem(name):
@@ -113,7 +113,7 @@ def _stem(name):
 
 def _one(ids):
     "The first of some ids if all have one shape"
-    made = [from_config(entry(i)) for i in ids[:12]]
+    made = [from_config(_known(i)[0]) for i in ids[:12]]
     shapes = {replace(a, name='', quant=None, max_len=None, notes=(), kv_dtype=None, architecture='', dtype='', rope_scaling=None, groups=tuple(_unrotated(g) for g in a.groups)) for a in made}
     return ids[0] if len(shapes)==1 else None
 
@@ -284,7 +284,7 @@ _VARIANTS = {'int4':'w4a16','int8':'w8a8','fp4':'nvfp4','int2/4/8':'w4a16-g32'}
 def _labelled(config, name):
     "A config whose own name promises a precision that the figures at hand leave out"
     cut = _by_ending(name)
-    if not cut or cut[1]=='bf16' or any('quantization_config' in c for c in (config,config.get('text_config') or {})): return config,name,()
+    if not cut or cut[1] in ('bf16','same') or any('quantization_config' in c for c in (config,config.get('text_config') or {})): return config,name,()
     kind = _precision(cut[1], name)
     return _quantised(config,kind),name,(f'{name} is quantised as releases named {kind} are; pass its config.json to be sure',)
 
@@ -301,32 +301,43 @@ def _known(name):
     if key in variants:
         base,label = d['variants'][variants[key]]
         found = lookup(base)
-        kind = _by_ending(name)[1] if _by_ending(name) else label
+        kind = (_by_ending(name) or (name,label))[1]
         kind = _precision(_VARIANTS.get(kind,kind), key)
         return found and (_quantised(found[0], kind), variants[key], (f'{variants[key]} is a re-release of {base} in {label}',))
     return None
 
 def _by_ending(name):
-    return next(((name[:m.start()],kind) for p,kind in _ENDINGS if (m := p.search(name)) and m.start()>name.find('/')+1), None)
+    "A name without its ending, and what the ending says: the longest one counts"
+    found = [(m.start(),kind) for p,kind in _ENDINGS if (m := p.search(name)) and m.start()>name.find('/')+1]
+    return next(((name[:at],kind) for at,kind in found if at==min(found)[0]), None)
 
 def _by_rule(name):
     "Mirrors, siblings and endings"
     org,_,last = name.lower().rpartition('/')
     short = bare(name)
     same = _by_name().get(short) if not org or org in MIRRORS else None
-    if same and (base := _one(same)): return _config(catalogue_data()[1][base.lower()]), name, (f'{name} has the shape of {base}, which has the same name',)
+    if same and (base := _one(same)): return _known(base)[0], name, (f'{name} has the shape of {base}, which has the same name',)
     mine = [i for b,l in _by_name().items() if _stem(b)==_stem(short) for i in l if not org or org in MIRRORS or i.lower().startswith(org+'/')] if _stem(short)!=short or _stem(short) in {_stem(b) for b in _by_name()} else []
-    if mine and (base := _one(mine)): return _config(catalogue_data()[1][base.lower()]), name, (f'{name} has the shape of its sibling {base}; its context length may differ',)
+    if mine and (base := _one(mine)): return _known(base)[0], name, (f'{name} has the shape of its sibling {base}; its context length may differ',)
     return None
 
-def _remarked(name, remark):
-    "A name with a remark in brackets, as people label their models: words that are endings count, the others are named"
+def _said(text):
+    "The one model that a label names: its first word, or the only known one beside a word that is no hub's id"
+    words = re.findall(r'[^\s(),;]+', text)
+    known = [w for w in words if re.search(r'[a-z].*\d', w, re.I) and lookup(w)]
+    name = known[0] if known and (known[0]==words[0] or '/' not in words[0] and len(set(known))==1) else None
+    return name,[w for w in words if w!=name]
+
+def _remarked(text):
+    "A name with remarks, as people label their models: remarks that are endings count, the others are named"
+    name,words = _said(text)
+    if not name: return None
     left = []
-    for word in re.findall(r'[\w.]+', remark):
-        if lookup(f'{name}-{word}'): name = f'{name}-{word}'
-        else: left.append(word)
-    found = lookup(name)
-    return found and (*found[:2], found[2]+((f'of the remark ({remark}) nothing is known about {" ".join(left)}',) if left else ()))
+    for w in words:
+        if lookup(f'{name}-{w}'): name = f'{name}-{w}'
+        else: left.append(w)
+    config,name,notes = lookup(name)
+    return config, name, notes+((f'of the label {text!r} nothing is known about {" ".join(left)}',) if left else ())
 
 @lru_cache(1024)
 def lookup(
@@ -334,10 +345,11 @@ def lookup(
 ):            # config, id, notes
     "Config, id and notes of a name, `None` if it is unknown"
     if (found := _known(name) or _by_rule(name)): return found
-    if (m := re.fullmatch(r'(\S+)\s+\(([^()]{1,80})\)', name)): return _remarked(m[1], m[2])
+    if re.search(r'\s', name): return _remarked(name) if len(name)<200 else None
     cut = _by_ending(name)
     if not cut or not (found := lookup(cut[0]) or lookup(cut[0].split('/')[-1])): return None
     config,base,notes = found
     kind = _precision(cut[1], name)
-    said = (f'{name} has the shape of {base}',) if kind=='bf16' else (f'{name} has the shape of {base}, quantised as releases named {kind} are; pass its config.json to be sure',)
-    return (config if kind=='bf16' else _quantised(config,kind)), name, notes+said
+    if kind=='same': return config, name, (*notes, f'{name} has the shape of {base}')
+    how = 'not quantised' if kind=='bf16' else f'quantised as releases named {kind} are; pass its config.json to be sure'
+    return _quantised(config,kind), name, (*notes, f'{name} has the shape of {base}, {how}')
