@@ -41,6 +41,7 @@ def division_rules(c:Case):
         elif isinstance(m,Mamba): yield from _whole(m.intermediate, c.tp, c)
         elif isinstance(m,LinearAttention): yield from _whole(m.v_heads*m.v_dim if m.kind=='shortconv' else m.k_heads, c.tp, c)
 
+# %% ../nbs/415_build_rules.ipynb #1eae8e96
 def stage_rules(c:Case):
     "Every pipeline stage has a layer that caches"
     pp,n = c.asked.pipeline_parallel_size,c.arch.n_layers
@@ -78,6 +79,7 @@ def backend_rules(c:Case):
         if n.kv_dtype.startswith('fp8') and (wide or names[0]=='FLASH_ATTN' and not reasons['FLASH_ATTN'] and _alibi(c.arch)):
             yield Draft('error','alibi-fp8','FlashAttention does not support fp8 kv-cache on this device.', ({'kv_cache_dtype':'auto'},), 'the FlashAttention that serves this layer reads no fp8: with attention biases it is version 2, and with keys wider than values it reads fp8 on Hopper only'); return
 
+# %% ../nbs/415_build_rules.ipynb #ddc11194
 _ASKED = (((0,0,0), ()), ((0,17,0), ('use_per_head_quant_scales',)), ((0,21,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant')), ((0,24,0), ('use_per_head_quant_scales','use_non_causal','use_batch_invariant','use_kv_connector')),
           ((0,26,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_pcp')),
           ((0,28,0), ('use_per_head_quant_scales','has_sliding_window','use_non_causal','use_batch_invariant','use_kv_connector','use_adaptive_verification','use_pcp')),
@@ -91,6 +93,7 @@ def _triton_fp8(c:Case, name:str, kv:str)->str:
     return (f'FP8 KV cache is not supported by the Triton {kind} backend on {c.device.name} (compute capability {cap[0]}.{cap[1]}); native FP8 (fp8e4nv) requires SM89+. '
             f'Re-run with --kv-cache-dtype {"float16" if cap<(8,0) else "bfloat16"}.')
 
+# %% ../nbs/415_build_rules.ipynb #d8882e37
 def _alibi(arch)->bool:
     "No rotary embedding and no learned positions: distance enters as a bias (ALiBi)"
     seen = attentions(arch)
@@ -106,7 +109,7 @@ def _question(c:Case, m, n:Need)->str:
     return ', '.join(f'{k}={v}' for k,v in {**head, **scales, 'attn_type':f'AttentionType.{kind}', **more}.items())
 
 def _no_backend(c:Case, m, n:Need, reasons:dict)->Draft:
-    "vLLM's sentence when nothing can serve a layer"
+    "vLLM's sentence when nothing can serve a layer, with single changes to try, and the first four at once"
     config = _question(c, m, n)
     said = '{' + ', '.join(f"{b}: [{', '.join(r)}]" for b,r in reasons.items()) + '}'
     single = [{'block_size':None},{'kv_cache_dtype':'auto'},{'attention_backend':None},{'decode_context_parallel_size':1},{'dtype':'auto'},{'dtype':'bfloat16'}]
@@ -121,6 +124,7 @@ def _rows(c:Case)->dict: # bytes-free shapes: what -> columns that one rank hold
     out |= {('o_proj',m.heads*(m.v_head_dim if isinstance(m,MLA) else m.v_dim)):m.heads*(m.v_head_dim if isinstance(m,MLA) else m.v_dim)//c.tp for m in attentions(c.arch) if not isinstance(m,CrossAttention)}
     return out
 
+# %% ../nbs/415_build_rules.ipynb #6d26fe64
 def alignment_rules(c:Case):
     "Quantised matrices keep whole blocks and groups on every rank"
     q,tp = c.arch.quant,c.tp

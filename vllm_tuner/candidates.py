@@ -66,6 +66,7 @@ class Candidate:
         "The batch that the score counts: what may be in flight, up to half as much again as is; room that nobody fills buys nothing"
         return min(self.concurrency, 1.5*self.prediction.concurrency*self.replicas+1) if self.prediction else 0.
 
+# %% ../nbs/440_candidates.ipynb #9ed2bbb3
 def share(
     w:WorkloadProfile, # the whole workload
     servers:int,       # engines that share it
@@ -88,6 +89,7 @@ def start(
     m = memory(arch, device, engine, params)
     return refusal(arch, device, engine, tuple(s.available for s in m.per_stage) if not engine.kv_cache_memory_bytes else m.kv_cache) or '',m
 
+# %% ../nbs/440_candidates.ipynb #a2e2e947
 def candidate(
     arch,                      # `ModelArch`
     device,                    # `Device`
@@ -142,6 +144,7 @@ def _batch(t)->np.ndarray: # one per row
     "`Candidate.batch` of the closed form"
     return np.minimum(t.state.cap, 1.5*t.state.batch+1)*t.family.servers
 
+# %% ../nbs/440_candidates.ipynb #c5d3c11c
 class Shortlist:
     "Screened families and what simulations have taught about them"
     def __init__(self,
@@ -181,7 +184,9 @@ class Shortlist:
         return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
 
 # %% ../nbs/440_candidates.ipynb #c015
-def achieved(c:Candidate)->float:
+def achieved(
+    c:Candidate, # worked out
+)->float:        # output tokens, or requests, per second
     "What the throughput objective counts: output tokens per second; requests per second within limits where goodput was asked"
     return c.throughput if c.goodput is None else max(c.goodput, 1e-9)
 
@@ -193,6 +198,7 @@ def _learn(pool:Shortlist, k:int, i:int, c:Candidate):
     for n,v in figs.items():
         if 0<v<math.inf and 0<r[n][i]<math.inf: pool.ratios[k].setdefault(n,[]).append(v/r[n][i])
 
+# %% ../nbs/440_candidates.ipynb #aa4cf0cb
 def simulate_best(
     pool:Shortlist,        # screened families
     work,             # (family, engine) -> `Candidate`

@@ -80,6 +80,7 @@ class ClusterPlan:
         money = f', ${self.dollars_per_hour:,.2f} per hour, ${self.cost:.2f} per million output tokens' if self.cost else ''
         return f'ClusterPlan({self.total_throughput:,.0f} output tokens/s on {self.gpus} GPUs{money}; {self.reach})\n{parts}' + ''.join(f'\n  {r}' for r in self.recommendations)
 
+# %% ../nbs/465_cluster.ipynb #8dbb9f1d
 def lost_replicas(
     l:Layout,  # one that starts
     nodes:int, # machines that fail
@@ -102,6 +103,7 @@ def carries(
     c = heaviest(arch, linked(l.node,l.engine), l.engine, one, slo, params, 1, 5, speed)
     return l.replicas*(c.goodput or 0.)
 
+# %% ../nbs/465_cluster.ipynb #b280354c
 def _fewest(ls, rate, carry, again, spare):
     "The cheapest number of replicas of any layout that carries the load, and still does when `spare` nodes fail"
     best = None
@@ -122,6 +124,7 @@ def _sturdy(ls, rate, carry, spare):
         if left[l]>=max(rate, 1e-9): return l
     return max(left, key=left.get, default=None)
 
+# %% ../nbs/465_cluster.ipynb #c04becfb
 def plan_cluster(
     arch,                      # `ModelArch`
     fleet,                     # as `fleet_of` takes it
@@ -151,6 +154,7 @@ def plan_cluster(
     out = ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), slo, workload, every, cheapest=few is not None)
     return replace(out, recommendations=_advice(out, fleet, spare))
 
+# %% ../nbs/465_cluster.ipynb #3fbd994d
 def portion(
     w:WorkloadProfile, # the whole load
     x:float,           # part of it, 0 to 1
@@ -159,6 +163,7 @@ def portion(
     part = lambda n: n and max(1, round(n*x))
     return w if x==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second*x, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
 
+# %% ../nbs/465_cluster.ipynb #e013a1d9
 def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
     "Recommendations of a cluster plan"
     if not p.layouts: return ('no layout of this fleet starts: ' + (p.alternatives[0].refused if p.alternatives else 'it is empty'),)
@@ -177,6 +182,7 @@ def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
 
 def _count(n, what): return f"{n} {what}{'s' if n>1 else ''}"
 
+# %% ../nbs/465_cluster.ipynb #4c94f0b0
 def _in_use(p, rate, most)->str:
     "How full a fleet is, and how many nodes would do where it is too full"
     said = f'{rate/most:.0%} of the capacity is in use'

@@ -52,6 +52,7 @@ def method(arch)->str: # '' for a plain checkpoint
     "The quantisation method that the checkpoint names"
     return getattr(arch.quant,'method',None) or '' if arch.quant else ''
 
+# %% ../nbs/410_config_rules.ipynb #0800b5e2
 def quantization_rules(c:Case):
     "The method exists, matches the checkpoint, and runs on the GPU with the dtype"
     known,asked,own = by_release(_facts()['quantization'], c.asked.vllm_version), c.asked.quantization, method(c.arch)
@@ -70,6 +71,7 @@ def quantization_rules(c:Case):
     if not asked and known.get(faster) and c.device.capability[0]*10+c.device.capability[1]>=(known[faster][0] or 0): name = faster
     yield from _gates(c, name, known[name])
 
+# %% ../nbs/410_config_rules.ipynb #c78e3a23
 def _gates(c:Case, name:str, gate):
     "Compute capability and dtype that a method asks for"
     least,dtypes = gate
@@ -122,6 +124,7 @@ def cache_rules(c:Case):
     elif kv in ('float16','bfloat16') and kv!=c.e.dtype and c.e.dtype!='float32':
         yield Draft('error','kv-cache-dtype-mismatch', f'kv_cache_dtype="{kv}" is incompatible with dtype="{c.e.dtype}". Please set `--kv-cache-dtype` to `auto` or `{c.e.dtype}`.', ({'kv_cache_dtype':'auto'},))
 
+# %% ../nbs/410_config_rules.ipynb #cc5d14c3
 def state_rules(c:Case):
     "Caches that only some mixers have"
     pure = any(_inside(g.mixer) and not isinstance(g.mixer,Mamba) for g in c.arch.groups)
@@ -133,6 +136,7 @@ def state_rules(c:Case):
     if c.asked.mamba_block_size not in (None,c.e.max_model_len) and not c.e.enable_prefix_caching:
         yield Draft('error','mamba-block-size','--mamba-block-size can only be set with --enable-prefix-caching', ({'mamba_block_size':None},{'enable_prefix_caching':True}))
 
+# %% ../nbs/410_config_rules.ipynb #4085ab04
 def parallel_rules(c:Case):
     "Layouts that `ParallelConfig` rejects by itself"
     a = c.asked
@@ -159,6 +163,7 @@ def scheduler_rules(c:Case):
     if sizes and top and max(s for s in sizes)!=top:
         yield Draft('error','capture-sizes', f'customized max_cudagraph_capture_size(={top}) should be consistent with the max value of cudagraph_capture_sizes(={max(sizes)})', ({'max_cudagraph_capture_size':None},{'cudagraph_capture_sizes':None}))
 
+# %% ../nbs/410_config_rules.ipynb #3e1551ad
 _RANKS = (1,8,16,32,64,128,256,320,512)  # vllm 0.33 config/lora.py `MaxLoRARanks`
 
 def lora_rules(c:Case):
@@ -176,6 +181,7 @@ def flag_rules(c:Case):
         field = name.replace('-','_')
         yield Draft('error','unknown-flag', f'unrecognized arguments: {flag}', ({field:DEFAULTS[field]},) if field in DEFAULTS else (), f'vLLM {c.asked.vllm_version} has no such flag')
 
+# %% ../nbs/410_config_rules.ipynb #15df246c
 def speculation_rules(c:Case):
     "A drafter has room and a layout that vLLM accepts"
     s = c.asked.speculative_config

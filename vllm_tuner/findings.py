@@ -95,11 +95,15 @@ def kv_heads(arch)->int: # key/value heads, 0 for a model without attention
     "`num_key_value_heads` of the config"
     return next((m.kv_heads if not isinstance(m,MLA) else m.heads for m in attentions(arch)), 0)
 
-def ffns(arch, kind)->tuple:
+def ffns(
+    arch, # `ModelArch`
+    kind, # `Dense`, `MoE`
+)->tuple: # distinct ones
     "Every feed-forward of one kind, those beside experts included"
     seen = [g.ffn for g in arch.groups] + [g.ffn.dense for g in arch.groups if isinstance(g.ffn,MoE) and g.ffn.dense]
     return tuple(dict.fromkeys(f for f in seen if isinstance(f,kind)))
 
+# %% ../nbs/405_findings.ipynb #071e4774
 def tps(case)->tuple[dict,...]: # fixes
     "Smaller, then larger tensor-parallel sizes to try"
     sizes = [n for n in range(case.tp-1,0,-1) if heads(case.arch)%n==0] + [n for n in (case.tp*2,case.tp*4) if heads(case.arch) and heads(case.arch)%n==0]

@@ -43,6 +43,7 @@ class Frontier:
         ax.set(xlabel='output tokens per second of one user', ylabel=f'output tokens per second and {self.device.name}')
         return ax
 
+# %% ../nbs/455_frontier.ipynb #252d4c44
 def _layout(c:Candidate)->str:
     "A layout in short"
     e = c.engine

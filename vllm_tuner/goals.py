@@ -44,6 +44,7 @@ class SLO:
 
     def __bool__(self): return bool(self.limits or self.min_context or self.min_concurrency or self.min_output_tokens_per_second)
 
+# %% ../nbs/400_goals.ipynb #86c076fa
 def slo_of(
     slo,                       # `SLO`, mapping of limits, or `None`
     workload:WorkloadProfile,  # its `latency_budget_ms` is a limit on the mean time per token
@@ -74,6 +75,7 @@ def bound(
     if confidence<=.5 or not math.isfinite(v): return v
     return p.interval(name, 2*confidence-1)[1 if high else 0]
 
+# %% ../nbs/400_goals.ipynb #4017c768
 @dataclass(frozen=True, slots=True)
 class Broken:
     "A limit that does not hold"
@@ -96,6 +98,7 @@ class Broken:
         said = f'{self.name} {"at least" if self.least else "at most"} {self.limit:,.4g} is asked; {self.value:,.4g} is predicted'
         return said + (f', and {self.bound:,.4g} cannot be ruled out' if self.bound!=self.value else '')
 
+# %% ../nbs/400_goals.ipynb #8c952dca
 def broken(
     slo:SLO,               # what must hold
     p:Prediction,          # of one replica
@@ -156,6 +159,7 @@ def prices(
     own = source.get('per_gpu_hour', source)
     return {**_list_prices(), **{str(k):real(v, f'the price of {str(k)[:40]}', 0, 1e6, 'write dollars per GPU and hour') for k,v in own.items()}}
 
+# %% ../nbs/400_goals.ipynb #3f5a938d
 def price(
     device,     # `Device`
     table=None, # as `prices` takes it

@@ -73,6 +73,7 @@ class Layout:
         p = self.prediction
         return f'Layout({self.name} on {self.nodes} x {self.node.name}: {self.throughput:,.0f} output tokens/s, TPOT {p.tpot_ms.mean:,.1f} ms, TTFT {p.ttft_ms.p50:,.0f} ms, {self.gpus} GPUs' + (f', {self.idle} idle' if self.idle else '') + (f', ${self.cost:.2f} per million' if self.cost else '') + ')'
 
+# %% ../nbs/460_layouts.ipynb #be1e5846
 def place(
     n:Node,        # kind of node
     nodes:int,     # how many
@@ -92,6 +93,7 @@ def linked(
     wide = e.tensor_parallel_size>n.gpus or e.enable_expert_parallel and e.tensor_parallel_size*e.data_parallel_size>n.gpus
     return replace(n.device, nvlink=None, pcie=n.network.bandwidth) if wide else n.device
 
+# %% ../nbs/460_layouts.ipynb #21d54329
 def lay_out(
     arch,                      # `ModelArch`
     n:Node,                    # kind of node
@@ -115,6 +117,7 @@ def lay_out(
     c = candidate(arch, linked(n,engine), engine, workload, slo, params, k, speed)
     return replace(base, candidate=c, refused=c.refused, notes=_remarks(arch, n, engine, base))
 
+# %% ../nbs/460_layouts.ipynb #26ac13d0
 def _remarks(arch, n, e, l)->tuple[str,...]:
     "What a reader of a layout should know"
     out = []
@@ -148,6 +151,7 @@ def sizes(
         if pp==1 and tp>1 and (mla or tp>kv): out += [replace(e, decode_context_parallel_size=c) for c in ((tp,) if mla else (tp//kv,))]
     return list(dict.fromkeys(out))
 
+# %% ../nbs/460_layouts.ipynb #d8f496b7
 def fleet_of(
     fleet, # a `Node`, a name, `(node, count)`, or a list or mapping of these
 )->tuple[tuple[Node,int],...]:
@@ -160,6 +164,7 @@ def fleet_of(
     if not out: raise ValueError('the fleet is empty; give at least one node, such as ("DGX H100", 2)')
     return out
 
+# %% ../nbs/460_layouts.ipynb #633fd312
 def layouts(
     arch,                      # `ModelArch`
     fleet,                     # as `fleet_of` takes it
@@ -186,6 +191,7 @@ def _shorter(every, engine, ls, need):
         if any(l.prediction for l in out): return [replace(l, notes=(f'context cut to {n:,} tokens: the full one fits no layout',*l.notes)) for l in out]
     return ls
 
+# %% ../nbs/460_layouts.ipynb #073a37bb
 def ranked(
     ls,            # `Layout`s
     objective:str, # of `goals.OBJECTIVES`

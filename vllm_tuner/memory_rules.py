@@ -17,7 +17,12 @@ __all__ = ['no_room', 'cache_drafts', 'state_drafts', 'memory_tries', 'available
            'knowledge_rules', 'graph_rules']
 
 # %% ../nbs/420_memory_rules.ipynb #c034
-def no_room(c:Case, need:int, have:int, most:int)->str:
+def no_room(
+    c:Case,   # the configuration
+    need:int, # bytes that one request of full length takes
+    have:int, # bytes left for the cache
+    most:int, # tokens of the longest request that would fit
+)->str:
     "vLLM's sentence about a request that does not fit, in the wording of the release"
     n,v = c.e.max_model_len,c.version
     if uses_v0(c.arch, c.device, c.e):
@@ -30,7 +35,10 @@ def no_room(c:Case, need:int, have:int, most:int)->str:
     return head + (f' Based on the available memory, the estimated maximum model length is {most}.' if most>0 else '') + f' Try {by} or decreasing `max_model_len` when initializing the engine.{tail}'
 
 # %% ../nbs/420_memory_rules.ipynb #c035
-def cache_drafts(c:Case, available):
+def cache_drafts(
+    c:Case,    # the configuration
+    available, # bytes for the cache, or one figure per stage
+):             # `Draft`s
     "Findings about a cache of the given bytes"
     worst = available if isinstance(available,(int,float)) else min(available)
     if worst<=0 and not c.asked.num_gpu_blocks_override:
@@ -48,6 +56,7 @@ def cache_drafts(c:Case, available):
         tries = memory_tries(c)
         yield Draft('error','no-room-for-one', no_room(c, plan.needed_bytes, plan.available_bytes, most), (*tries,*shorter) if c.asked.max_model_len else (*tries[:_free(tries)],*shorter,*tries), _predicted(c))
 
+# %% ../nbs/420_memory_rules.ipynb #94beeb2f
 def _free(tries)->int: # how many
     "Changes at the head of the list that cost nothing"
     return sum(set(t)=={'gpu_memory_utilization'} for t in tries)
@@ -58,13 +67,17 @@ def _predicted(c:Case)->str:
     low,high = memory(c.arch, c.device, c.e).interval('kv_cache')
     return f'the memory left for the cache is predicted: in nine of ten start-ups between {gib(low):.1f} and {gib(high):.1f} GiB'
 
-def state_drafts(c:Case, plan):
+def state_drafts(
+    c:Case, # the configuration
+    plan,   # `KVPlan`
+):          # `Draft`s
     "One block for the state of every request that a decode graph may hold"
     S,n = c.e.max_num_seqs,plan.num_blocks
     if any(g.kind=='mamba' for g in plan.groups) and S>n and 'FULL' in (c.e.cudagraph_mode or '') and c.version>=(0,20,0):
         tries = ({'max_num_seqs':n},) if n>0 else ()
         yield Draft('error','mamba-blocks', f'max_num_seqs ({S}) exceeds available Mamba cache blocks ({n}). Each decode sequence requires one Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs to at most {n} or increase gpu_memory_utilization.', tries)
 
+# %% ../nbs/420_memory_rules.ipynb #8cea87e9
 def memory_tries(c:Case)->tuple[dict,...]:
     "Changes that free memory, the least painful first"
     a = c.asked
@@ -78,6 +91,7 @@ def available(c:Case)->int|tuple[int,...]: # bytes for the cache, per stage
     if c.available is not None: return c.available
     return c.e.kv_cache_memory_bytes or tuple(s.available for s in memory(c.arch, c.device, c.e).per_stage)
 
+# %% ../nbs/420_memory_rules.ipynb #e3b30224
 def free_rules(c:Case):
     "The share that is asked for is free when vLLM starts"
     if c.available is not None: return

@@ -113,6 +113,7 @@ def _headline(plan:Plan)->str:
     return (good+f'{c.throughput:,.0f} output tokens/s{span}, TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
             + (f', ${plan.cost:.2f} per million output tokens' if plan.cost else ''))
 
+# %% ../nbs/450_optimizer.ipynb #a101e3b7
 def notes(plan:Plan)->tuple[str,...]: # plain lines
     "What a plan says, for the head of a deployment file and for the screen"
     if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'it would start with {c}' for c in plan.changes))
@@ -152,6 +153,7 @@ def _turned_down(pool:Shortlist)->list[Rejected]:
             if rows.any(): n,e = out.get(reason,(0,None)); out[reason] = (n+int(rows.sum()), e or t.engine(int(np.argmax(rows))))
     return [Rejected(r,n,e) for r,(n,e) in out.items()]
 
+# %% ../nbs/450_optimizer.ipynb #c10b7bc1
 def search(
     arch,                          # `ModelArch`
     device,                        # `Device`
@@ -192,7 +194,10 @@ def search(
     plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed)
     return replace(plan, params=params, speed=speed)
 
-def load_free(w:WorkloadProfile)->WorkloadProfile:
+# %% ../nbs/450_optimizer.ipynb #c4f85568
+def load_free(
+    w:WorkloadProfile, # the whole workload
+)->WorkloadProfile:
     "Lengths without a load"
     return replace(w, requests_per_second=None, max_concurrency=None, num_requests=None)
 
@@ -205,7 +210,10 @@ def _promising(fams, screen, workload, slo, score, keep:int=6):
     order = sorted(range(len(fams)), key=lambda k: -top[k])
     return [fams[k] for k in order[:keep]], [Rejected('another layout or type promises more by the closed form', 1, fams[k].engine) for k in order[keep:]]
 
-def startable(fams, device):
+def startable(
+    fams,   # `Family`s
+    device, # `Device`
+)->tuple:   # those that may start, `Rejected` ones
     "Families that vLLM does not refuse outright, and those that it does"
     said = [(f,refusal(f.arch, device, f.engine)) for f in fams]
     return [f for f,s in said if not s], [Rejected(s,1,f.engine) for f,s in said if s]
@@ -235,12 +243,19 @@ def _decide(pool, base, found, no, arch, device, workload, asked, params, object
     why = reasons(top, asked, device, params, again(top)) if explain else ()
     return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars, near)
 
+# %% ../nbs/450_optimizer.ipynb #aefeb59d
 def _once(memo:dict, key, make):
     "Worked out before, or now"
     if key not in memo: memo[key] = make()
     return memo[key]
 
-def offers(c:Candidate, asked:Engine, device, again)->tuple[str,...]:
+# %% ../nbs/450_optimizer.ipynb #950b014c
+def offers(
+    c:Candidate,  # the choice
+    asked:Engine, # what the user had set
+    device,       # `Device`
+    again,        # engine -> scored `Candidate`
+)->tuple[str,...]:
     "What would help if it were allowed"
     ways = [('kv_cache_dtype','fp8','an 8-bit cache')] if c.engine.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
     ways += [('enable_prefix_caching',None,'prefix caching')] if asked.enable_prefix_caching is False else []

@@ -61,6 +61,7 @@ def effect(
     worse = [b for b in d.broken if b.name not in {x.name for x in c.broken}]
     return ', '.join(said + [f'breaks {b.name} {b.limit:g}' for b in worse])
 
+# %% ../nbs/445_reasons.ipynb #83e0198e
 def _notches(k:str, c:Candidate, device, params)->tuple: # lower and higher value, `None` where there is none
     "The neighbours of a flag's value"
     v = getattr(c.memory.engine, k)
@@ -69,6 +70,7 @@ def _notches(k:str, c:Candidate, device, params)->tuple: # lower and higher valu
 
 FLAGS = ('gpu_memory_utilization','max_num_seqs','max_num_batched_tokens','max_cudagraph_capture_size')  # what `why` always speaks about
 
+# %% ../nbs/445_reasons.ipynb #ed43041d
 def reasons(
     c:Candidate,    # the choice
     asked:Engine,   # what the user had set
@@ -110,10 +112,7 @@ def lean(
         if d.prediction and d.excess<=c.excess*(1+loss) and d.score>=c.score*(1-loss): return lean(d, asked, again, loss)
     return c
 
-_PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
-          'state':('memory bandwidth','recurrent states'), 'attention':('arithmetic','attention of prompts'), 'elementwise':('memory bandwidth','norms and activations'), 'comm':('the links','exchange between GPUs'), 'head':('memory bandwidth','the output layer'),
-          'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
-
+# %% ../nbs/445_reasons.ipynb #a1182574
 def climb(
     c:Candidate,    # the best of the search
     asked:Engine,   # what the user had set
@@ -130,6 +129,7 @@ def climb(
         c = d
     return c
 
+# %% ../nbs/445_reasons.ipynb #6a07c9ab
 def refine(
     c:Candidate,    # the best of the search
     asked:Engine,   # what the user had set
@@ -148,6 +148,12 @@ def refine(
         else: high = mid
     return c
 
+# %% ../nbs/445_reasons.ipynb #f4d031a3
+_PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic','multiplying with them'), 'experts':('memory bandwidth','reading experts'), 'expert_gemm':('arithmetic','multiplying with experts'), 'kv':('memory bandwidth','reading the cache'),
+          'state':('memory bandwidth','recurrent states'), 'attention':('arithmetic','attention of prompts'), 'elementwise':('memory bandwidth','norms and activations'), 'comm':('the links','exchange between GPUs'), 'head':('memory bandwidth','the output layer'),
+          'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
+
+# %% ../nbs/445_reasons.ipynb #c86465e3
 def bindings(
     c:Candidate,              # the choice
     device,                   # `Device`
@@ -216,6 +222,7 @@ def shortage(
         return f'the budget of {show_bytes(m.requested)} is {show_bytes(-m.kv_cache)} short before the cache gets anything: {big[0]} alone take {show_bytes(big[1])}; one request of {m.plan.max_model_len:,} tokens wants {show_bytes(m.plan.needed_bytes)} more'
     return f'the cache is {show_bytes(lack)} short: one request of {m.plan.max_model_len:,} tokens needs {show_bytes(m.plan.needed_bytes)} and {show_bytes(m.kv_cache)} are left of {show_bytes(m.requested)} after {show_bytes(m.weights)} of weights, {show_bytes(m.activation)} of activations, {show_bytes(m.non_torch)} outside torch and {show_bytes(m.cuda_graph)} of graphs'
 
+# %% ../nbs/445_reasons.ipynb #fc9e48b6
 def _cures(c:Candidate, device, params, need:int, siblings)->list:
     "Changes from the least painful to the most: (fields, sibling or card; words)"
     e,m = c.memory.engine,c.memory
@@ -230,6 +237,7 @@ def _cures(c:Candidate, device, params, need:int, siblings)->list:
     out += [({'pipeline_parallel_size':n}, f'more GPUs in stages: --pipeline-parallel-size {n}') for n in (2,4,8,16) if n>e.pipeline_parallel_size]
     return out + [(d, f'a larger card: {d.name} with {show_bytes(d.memory)}') for d in sorted(devices(), key=lambda d: (d.memory,-d.bandwidth)) if d.vendor==device.vendor and d.memory>1.02*device.memory and d.capability>=device.capability]
 
+# %% ../nbs/445_reasons.ipynb #cb20716d
 def cures(
     c:Candidate,              # one that does not start
     device,                   # `Device`
@@ -262,6 +270,7 @@ def cures(
             if starts(a,b): kinds.add(key); found.append(Change(Fix({**a,**(b if isinstance(b,dict) else {})}), f'{said}, and {text}'))
     return tuple(found)
 
+# %% ../nbs/445_reasons.ipynb #3c6bab32
 def _repairs(c:Candidate, device)->list:
     "Changes for what vLLM refuses before it looks at the memory: what `check` proposes, then other parallel sizes"
     own = [(dict(f.fix), f'{f.fix}' + (f' ({f.hint})' if f.hint else '')) for f in check(c.arch,device,c.engine) if f.level=='error' and f.fix]

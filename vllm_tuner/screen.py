@@ -42,6 +42,7 @@ class Family:
         "GPUs of all servers"
         return self.servers*self.engine.world_size
 
+# %% ../nbs/435_screen.ipynb #74630a8b
 def layouts_of(
     arch,          # `ModelArch`
     engine:Engine, # as asked
@@ -58,6 +59,7 @@ def layouts_of(
         if moe and pp==1 and tp>1: out.append((replace(e, enable_expert_parallel=True), n))
     return out
 
+# %% ../nbs/435_screen.ipynb #ec37ce2d
 def families(
     arch,               # `ModelArch`
     device,             # `Device`
@@ -77,13 +79,15 @@ def families(
 
 # %% ../nbs/435_screen.ipynb #c020
 PARAMS = AutotuningParameters()  # nothing corrected
-SEQS = (1,2,4,8,16,24,32,48,64,96,128,192,256,384,512,768,1024,1536,2048)
+SEQS = (1,2,4,8,16,24,32,48,64,96,128,192,256,384,512,768,1024,1536,2048)  # `max_num_seqs` of interest
+
 def margin(
     m:Memory, # the ledger
 )->int:       # bytes
     "What has to stay outside the budget"
     return m.outside-m.margin + m.graphs.actual//5 + GiB//4  # what the ledger sees there, a fifth of the graphs for its error, and room for the allocator
 
+# %% ../nbs/435_screen.ipynb #f8a9c4d8
 def shares(
     m:Memory,                    # a ledger of the family
     params:AutotuningParameters, # bounds
@@ -98,6 +102,7 @@ def thinned(
     "Powers of two up to `top`, and `top`"
     return tuple(sorted({1<<k for k in range(top.bit_length()) if 1<<k<=top}|{top}))
 
+# %% ../nbs/435_screen.ipynb #63fe94dc
 def graph_choices(
     e:Engine,      # resolved
     reach:int,     # batch that the workload reaches
@@ -110,6 +115,7 @@ def graph_choices(
     modes = [{'cudagraph_mode':'FULL_DECODE_ONLY'}] if e.cudagraph_mode=='FULL_AND_PIECEWISE' else []
     return ({}, *cuts, *few, *modes, *([{'enforce_eager':True}] if eager else []))
 
+# %% ../nbs/435_screen.ipynb #42a5bfa2
 _GRAPHS = ('cudagraph_capture_sizes','max_cudagraph_capture_size','cudagraph_mode')
 
 def space(
@@ -138,6 +144,7 @@ def request_bytes(
     p = kv_plan(arch, device, replace(engine, max_model_len=n, original_max_model_len=n, num_gpu_blocks_override=None), 2**40)
     return max(1., p.bytes_per_block*p.blocks_per_request) if p.groups else 1.
 
+# %% ../nbs/435_screen.ipynb #b50d84a6
 def peak(
     c:Curve,      # step times
     d:Demand,     # lengths; its rate and users are ignored
@@ -154,6 +161,7 @@ def peak(
         else: better = s.rate>best.rate; best = Steady(*(np.where(better, getattr(s,k), getattr(best,k)) for k in Steady.__slots__))
     return best
 
+# %% ../nbs/435_screen.ipynb #dab400f6
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     "Every configuration of a family, one array element each"
@@ -179,7 +187,12 @@ class Table:
         "How many flags each configuration sets"
         return sum((np.array([bool(x) for x in v])[j] if len(v)>1 else 0*j) for v,j in zip(self.space.values(), self.index))
 
-def reach(c:Curve, d:Demand, room:float)->int:
+# %% ../nbs/435_screen.ipynb #0e8e0374
+def reach(
+    c:Curve,    # step times
+    d:Demand,   # what is asked
+    room:float, # requests that the cache holds at once
+)->int:         # requests
     "Batch that a workload reaches when `max_num_seqs` does not hold it back"
     B = float(steady(c, d, 4096, c.budget[-1], room).batch)
     return max(1, math.ceil(min(room, B+2*math.sqrt(B) if d.rate else B)))
@@ -211,6 +224,7 @@ def table(
     parts = [at(curve(a, device, x, d, speed=speed), d, seqs[s[g==k]], budget[t[g==k]], np.maximum(room[g==k],1e-3)) for k,x in enumerate(engines)]
     return Table(f, sp, index, room, why, _gather(parts, g))
 
+# %% ../nbs/435_screen.ipynb #63843cbf
 def _gather(parts, g):
     "The steady states of each list of graphs, put back in the order of the rows"
     def column(name):

@@ -28,6 +28,7 @@ class Demand:
         "What a running request keeps in the cache, mean over its life"
         return self.input+self.output/2
 
+# %% ../nbs/430_steady_state.ipynb #b71df1f7
 def lengths(
     w:WorkloadProfile, # the profile
 )->tuple[float,float,int]: # mean prompt, mean answer, longest request; tokens
@@ -61,6 +62,7 @@ class Curve:
     largest:int         # largest captured batch, 0 for none
     api:float           # seconds that the API adds to the first token
 
+# %% ../nbs/430_steady_state.ipynb #238c6196
 def curve(
     arch,         # `ModelArch`
     device,       # `Device`
@@ -89,7 +91,7 @@ class Steady:
     coverage:np.ndarray   # share of decode steps within the captured sizes
     saturated:np.ndarray  # requests arrive faster than they leave
 
-
+# %% ../nbs/430_steady_state.ipynb #d3c56918
 def steady(
     c:Curve,      # step times
     d:Demand,     # what is asked

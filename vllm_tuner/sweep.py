@@ -15,7 +15,9 @@ from .sweep_rows import COLUMNS, load_sweep, point_id, points, row
 __all__ = ['journal_of', 'read_journal', 'finish', 'read_rows', 'worker', 'local_rows', 'ray_rows', 'Swept', 'sweep']
 
 # %% ../nbs/475_sweep.ipynb #c013
-def journal_of(out)->Path:
+def journal_of(
+    out, # result
+)->Path:
     "The journal beside a result"
     return Path(f'{out}.journal')
 
@@ -34,6 +36,7 @@ def read_journal(
             good += len(line); yield r
     if good<path.stat().st_size: os.truncate(path, good)
 
+# %% ../nbs/475_sweep.ipynb #663e71f0
 def _csv(rows, out):
     "Rows as CSV"
     with open(out,'w',newline='',encoding='utf-8') as f:
@@ -53,6 +56,7 @@ def _parquet(rows, out, batch=5000):
             if len(chunk)==batch: w.write_table(pa.Table.from_pylist(chunk, schema)); chunk = []
         w.write_table(pa.Table.from_pylist(chunk, schema))
 
+# %% ../nbs/475_sweep.ipynb #9d2b19f0
 def finish(
     out, # result, '.csv' or '.parquet'
 )->None:
@@ -84,6 +88,7 @@ def _start()->subprocess.Popen:
     env = {**os.environ, 'OMP_NUM_THREADS':'1', 'OPENBLAS_NUM_THREADS':'1', 'PYTHONPATH':os.pathsep.join([str(Path(__file__).parent.parent) if '__file__' in globals() else os.getcwd(), os.environ.get('PYTHONPATH','')])}
     return subprocess.Popen([sys.executable,'-c','from vllm_tuner.sweep import worker; worker()'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, encoding='utf-8')
 
+# %% ../nbs/475_sweep.ipynb #99a5ca11
 def _drive(proc, todo, rows):
     "Feed one worker, two points ahead, and pass its rows on"
     try:
@@ -104,6 +109,7 @@ class _Shared:
     def __next__(self):
         with self.lock: return next(self.it)
 
+# %% ../nbs/475_sweep.ipynb #e023a7e5
 def local_rows(
     todo,         # points
     workers:int,  # processes
@@ -162,6 +168,7 @@ def _bar(total, done, show):
     p.start(); p.add_task('sweep', total=total, completed=done)
     return p
 
+# %% ../nbs/475_sweep.ipynb #b58b02b9
 def sweep(
     spec,                 # mapping, or path of a YAML file
     out,                  # result: a path ending in '.csv' or '.parquet'

@@ -42,6 +42,7 @@ def _list(x, what):
     if not out: raise ValueError(f'{what} is empty; give at least one')
     return out
 
+# %% ../nbs/470_sweep_rows.ipynb #7ec8a35a
 def points(
     spec, # mapping of a sweep
 )->Iterator[dict]: # one mapping per row, JSON throughout
@@ -61,6 +62,7 @@ def points(
         p = {'model':m,'gpu':g,'workload':w,'engine':{**f,**l},**common}
         if (i:=point_id(p)) not in seen: seen.add(i); yield p
 
+# %% ../nbs/470_sweep_rows.ipynb #1e54e477
 def point_id(p:dict)->str: # 16 hexadecimal digits
     "The same for the same point, today and tomorrow"
     return hashlib.sha256(json.dumps(p, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -77,6 +79,7 @@ def workload_of(
     if not {'input_len','output_len'}<=set(w): raise ValueError('a workload needs input_len and output_len, both in tokens')
     return WorkloadProfile.from_lengths(**w)
 
+# %% ../nbs/470_sweep_rows.ipynb #1dc47832
 def load_sweep(
     path, # YAML or JSON file
 )->dict:
@@ -102,6 +105,7 @@ def command(
 @lru_cache(256)
 def _arch(text): return arch(json.loads(text))
 
+# %% ../nbs/470_sweep_rows.ipynb #92e62306
 def _outcome(p:dict)->dict:
     "A point worked out"
     a,d,w = _arch(json.dumps(p['model'])),device(p['gpu']),workload_of(json.dumps(p['workload']))
@@ -127,6 +131,7 @@ def _figures(c, dollars):
     return {'concurrency':r(c.concurrency), 'output_tokens_per_second':r(c.throughput), 'requests_per_second':r(p.requests_per_second*c.replicas), 'ttft_p50_ms':r(p.ttft_ms.p50), 'ttft_p99_ms':r(p.ttft_ms.p99), 'tpot_mean_ms':r(p.tpot_ms.mean),
             'tpot_p99_ms':r(p.tpot_ms.p99), 'e2e_mean_ms':r(p.e2e_ms.mean), 'graph_coverage':r(p.graph_coverage), 'preemptions':p.preemptions, 'dollars_per_million':r(per_million(dollars*c.gpus,c.throughput)) if dollars and c.throughput else None}
 
+# %% ../nbs/470_sweep_rows.ipynb #806d3cb7
 def row(
     p:dict, # a point
 )->dict:    # column -> value

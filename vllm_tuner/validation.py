@@ -16,7 +16,7 @@ from .memory_rules import free_rules, graph_rules, knowledge_rules, memory_rules
 from .models import arch as find_arch
 
 # %% auto #0
-__all__ = ['STAGES', 'drafts', 'refusal', 'check', 'Checked', 'validate']
+__all__ = ['STAGES', 'TRIALS', 'drafts', 'refusal', 'check', 'Checked', 'validate']
 
 # %% ../nbs/425_validation.ipynb #c037
 STAGES = {  # rules by the stage in which vLLM applies them, in its order
@@ -40,6 +40,7 @@ def drafts(
         out += [d for r in STAGES[stage] for d in r(case)]
     return tuple({(d.code,d.what):d for d in out}.values())
 
+# %% ../nbs/425_validation.ipynb #df42b360
 def refusal(
     arch,            # `ModelArch`
     device,          # `Device`
@@ -50,9 +51,12 @@ def refusal(
     stages = ('config','build') if available is None else ('config','build','memory')
     return next((d.what for d in drafts(arch, device, engine, available, stages) if d.level=='error'), None)
 
+# %% ../nbs/425_validation.ipynb #aeb6dc9b
+TRIALS = 48  # configurations tried for one complaint, at most
+
 def _repair(arch, device, engine, available, tries, depth=2, budget=None)->dict|None:
     "The first change with which nothing is refused any more; a second change may follow a first that cures only part"
-    partial,budget = [],budget or [48]  # trials in all
+    partial,budget = [],budget or [TRIALS]  # what is left of them, shared with the calls inside
     for t in tries:
         if budget[0]<1: return None
         budget[0] -= 1
@@ -65,6 +69,8 @@ def _repair(arch, device, engine, available, tries, depth=2, budget=None)->dict|
     return None
 
 # %% ../nbs/425_validation.ipynb #c038
+def _worst_first(findings): return sorted(findings, key=lambda f: ('error','warning','note').index(f.level))
+
 def check(
     arch,                 # `ModelArch`
     device,               # `Device`
@@ -76,7 +82,7 @@ def check(
     for d in drafts(arch, device, engine, available_bytes, tuple(STAGES)):
         fix = _repair(arch, device, engine, available_bytes, d.tries) if d.level=='error' else next(iter(d.tries),None)
         out.append(Finding(d.level, d.code, d.what, Fix(fix or {}), d.hint))
-    return sorted(out, key=lambda f: ('error','warning','note').index(f.level))
+    return _worst_first(out)
 
 # %% ../nbs/425_validation.ipynb #x102
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,7 @@ class Checked:
 
     def _repr_markdown_(self): return f'**{self.command.name or self.command.model or "server"}**: {"vLLM starts" if self.ok else "vLLM refuses to start"}\n\n' + '\n'.join('- '+f._repr_markdown_() for f in self.findings)
 
+# %% ../nbs/425_validation.ipynb #c2a3155e
 def _try(f, code:str, *a, **kw):
     "The value, or the complaint as a finding"
     try: return f(*a, **kw), None
@@ -129,4 +136,4 @@ def _validate(cmd:Command, device, version, usage, model)->Checked:
     out += [f for f in (bad,worse) if f]
     if e is not None: out += _world(cmd,e)
     if a is not None and e is not None: out += check(a,device,e)
-    return Checked(cmd, tuple(sorted(out, key=lambda f: ('error','warning','note').index(f.level))), e, a)
+    return Checked(cmd, tuple(_worst_first(out)), e, a)
