@@ -45,6 +45,7 @@ def _with_parent():
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     except (OSError,AttributeError): pass
 
+# %% ../nbs/560_benchmark.ipynb #e0fe559b
 class LiveServer:
     "`vllm serve` as a context"
     def __init__(self,
@@ -111,6 +112,7 @@ class Measured:
         v = getattr(self, head)
         return v.get(stat or 'mean') if isinstance(v,dict) else v
 
+# %% ../nbs/560_benchmark.ipynb #403d944b
 def read_bench(
     r, # parsed JSON of `vllm bench serve --save-result`, its text, or its path
 )->Measured:
@@ -120,6 +122,7 @@ def read_bench(
     stats = lambda k: {s:float(v) for s in ('mean','p50','p90','p99') if (v:=r.get(f'{s}_{k}_ms', r.get(f'median_{k}_ms') if s=='p50' else None)) is not None}
     return Measured(float(r['output_throughput']), float(r.get('request_throughput',0)), stats('ttft'), stats('tpot'), stats('itl'), stats('e2el'), int(r.get('completed',0)), int(r.get('failed',0) or 0))
 
+# %% ../nbs/560_benchmark.ipynb #3efaafeb
 def bench_words(
     url:str,                   # of the server
     model:str,                 # as it serves it
@@ -139,6 +142,7 @@ def bench_words(
             '--random-output-len',str(max(1,round(o.mean))),'--random-range-ratio',f'{spread:.3g}','--num-prompts',str(prompts),*load,'--ignore-eos','--percentile-metrics','ttft,tpot,itl,e2el','--metric-percentiles','50,90,99',
             '--save-result','--result-dir',str(result.parent),'--result-filename',result.name]
 
+# %% ../nbs/560_benchmark.ipynb #d693206a
 def bench(
     url, model, w, prompts, result, start=('vllm',), tokenizer=None, # as in `bench_words`
     timeout:float=3600., # seconds

@@ -24,6 +24,7 @@ _DEFAULTS = {f.name:f.default for f in fields(AutotuningParameters)}
 _TERM_OF = {'activation_memory_factor':'activation', 'non_torch_memory_factor':'non_torch', 'graph_memory_overhead_base_ratio':'cuda_graph', 'graph_memory_batch_scaling_factor':'cuda_graph'}
 _NOISE = {'activation':(.03,.03), 'peak':(.05,.05), 'non_torch':(.1,.08), 'cuda_graph_estimate':(.05,.1), 'cuda_graph':(.1,.15), 'rest':(.08,.02)}  # GiB, and share of the value: two starts of one command (startup corpus, section 3.7 of its report)
 
+# %% ../nbs/545_calibration.ipynb #eff292a3
 @dataclass(frozen=True, slots=True)
 class Calibration(AutotuningParameters):
     "Knobs fitted to logs, with what is known about them; goes wherever `AutotuningParameters` go"
@@ -42,6 +43,7 @@ class Calibration(AutotuningParameters):
     def __repr__(self): return '\n'.join(f'{a:<40}{b}' for a,b in calibration_rows(self))
     def _repr_html_(self): return '<table>'+''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td style="text-align:left">{esc(b)}</td></tr>' for a,b in calibration_rows(self))+'</table>'
 
+# %% ../nbs/545_calibration.ipynb #e023fca2
 def calibration_rows(
     c:Calibration, # what `fit` returned
 )->list[tuple[str,str]]: # label, text
@@ -75,6 +77,7 @@ def _equations(x):
     loose = lambda t,p: 0 if t!='rest' else math.hypot(_OPEN*p, 0 if 'weights' in truth else gib(m.sigma('weights')))
     return [(y,p,h,math.hypot(_NOISE[t][0], _NOISE[t][1]*y, loose(t,p))) for t,y,p,h in rows], m
 
+# %% ../nbs/545_calibration.ipynb #d719785b
 def _prior(xs):
     "Standard deviation of each scale before any log: an amount outside torch, shares of the rest"
     outside = median(max(.05, gib(memory(x.arch, x.device, x.engine).non_torch)) for x in xs)
@@ -100,6 +103,7 @@ def _gauss(equations, prior):
     b = [sum(h[i]*(y-p)/s**2 for y,p,h,s in equations) for i in range(n)]
     return _solve(a,b)
 
+# %% ../nbs/545_calibration.ipynb #af0b34e4
 def _distance(equation, prior):
     "How far an equation is from the prior, in units of three of its standard deviations"
     y,p,h,s = equation
@@ -117,9 +121,13 @@ def _posterior(equations, prior, logs):
         soft = [(y,p,h,s*max(1., abs(y-p-sum(a*b for a,b in zip(h,shift)))/(2.5*s))**.5) for y,p,h,s in equations]
     return [min(20., max(.02, 1+d)) for d in shift], [math.sqrt(max(v,0)) for v in var]
 
+# %% ../nbs/545_calibration.ipynb #b46470a8
 def _params(scales): return AutotuningParameters(**{k:float(f'{_DEFAULTS[k]*s:.5g}') for k,s in zip(KNOBS,scales)})
 
-def kv_error(x, params):
+def kv_error(
+    x,      # `Observation`
+    params, # `AutotuningParameters`
+)->float|None:
     "Relative error of the cache, `None` where it was not printed"
     truth = measured(x.observed)
     m = memory(x.arch, x.device, x.engine, params)
@@ -144,6 +152,7 @@ def _doubts(xs, eqs, prior):
     far = [(x.name, max(((_distance(q,prior),q[0]-q[1]) for q in e), default=(0,0))) for x,e in zip(xs,eqs)]
     return [f'{name} is {gap:+.2f} GiB from the model in one term, more than a machine explains: its flags or model are probably not as stated, and it counts for little' for name,(d,gap) in far if d*d>2*len(xs)]
 
+# %% ../nbs/545_calibration.ipynb #54b444a0
 def fit(
     logs,               # one or several: `Observation`, `Observed`, or what `parse_log` takes
     arch=None,          # `ModelArch` of all, where the logs do not name it
@@ -181,6 +190,7 @@ def profile_text(
     if about: body += ['', '[about]', *(line(k,v) for k,v in about.items() if k!='uncertainty'), '', '[about.uncertainty]', *(line(k,v) for k,v in about['uncertainty'].items())]
     return '\n'.join(body)+'\n'
 
+# %% ../nbs/545_calibration.ipynb #547d6d3a
 def save_profile(
     params:AutotuningParameters, # knobs, a `Calibration` too
     path,                        # ends in .toml or .json
@@ -191,6 +201,7 @@ def save_profile(
     p.write_text(profile_text(params, p.suffix[1:]), encoding='utf-8')
     return p
 
+# %% ../nbs/545_calibration.ipynb #f94f689c
 def _read_toml(text):
     "The part of TOML that a profile uses: tables, and keys with JSON values"
     out = here = {}
@@ -202,8 +213,10 @@ def _read_toml(text):
             for part in m[1].split('.'): here = here.setdefault(part,{}) if isinstance(here.get(part,{}),dict) else {}
             continue
         k,eq,v = line.partition('=')
-        try: here[k.strip().strip('"')] = json.loads(re.sub(r'\s+#[^"]*$','',v).strip()) if eq else 1/0
-        except (ValueError,ZeroDivisionError,RecursionError) as ex: raise ValueError(f'line {n} is {line[:60]!r}; a profile holds lines such as activation_memory_factor = 0.34') from ex
+        try:
+            if not eq: raise ValueError('no = in it')
+            here[k.strip().strip('"')] = json.loads(re.sub(r'\s+#[^"]*$','',v).strip())
+        except (ValueError,RecursionError) as ex: raise ValueError(f'line {n} is {line[:60]!r}; a profile holds lines such as activation_memory_factor = 0.34') from ex
     return out
 
 # %% ../nbs/545_calibration.ipynb #c015

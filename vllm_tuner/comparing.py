@@ -24,6 +24,7 @@ class Cause:
     tokens:int      # change of its tokens
     kind:str        # 'flag' the user changed it, 'default' the release did, 'rule' the release counts differently
 
+# %% ../nbs/540_comparing.ipynb #9e3398ca
 @dataclass(frozen=True, slots=True)
 class Comparison:
     "Why the cache of two starts differs"
@@ -47,6 +48,7 @@ class Comparison:
         body = ''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td>{esc(b)}</td><td>{esc(c)}</td></tr>' for a,b,c in comparison_rows(self))
         return f'<table>{body}</table>' + ''.join(f'<p>{esc(n)}</p>' for n in self.notes)
 
+# %% ../nbs/540_comparing.ipynb #c4ae1249
 def comparison_rows(
     c:Comparison, # what `compare` returned
 )->list[tuple[str,str,str]]: # cause, GiB, tokens; the first row is the heading
@@ -76,6 +78,7 @@ def _steps(ea, eb, ra, rb):
         more = '' if head!='CUDA graphs' or 'cudagraph_capture_sizes' not in g or shown=='cudagraph_capture_sizes' else f', {_short(ra.cudagraph_capture_sizes)} to {_short(rb.cudagraph_capture_sizes)}'
         yield f'{head} from {_short(getattr(ra,shown))} to {_short(getattr(rb,shown))}{more}' + ('' if asked else ', a default'), 'flag' if asked else 'default', g
 
+# %% ../nbs/540_comparing.ipynb #ef46dd09
 def _rule_causes(before, after, va, vb):
     "The effect of the release itself, split by the terms that it counts differently"
     words = {'weights':f'weights are laid out as {vb} does', 'activation':f'profiling pass and sampler of {vb}', 'non_torch':f'memory that stays outside the pool, as {vb} counts it',
@@ -87,6 +90,7 @@ def _rule_causes(before, after, va, vb):
     if abs(rest)>.002*max(1,before.plan.kv_tokens) or abs(kv)>.005 or rest and not out: return out+[Cause(f'tokens as {vb} counts them from the same bytes'+(', concurrency times max_model_len' if release(vb)>=(0,20,0)>release(va) else ''), kv, rest, 'rule')]
     return [replace(c, kv_gib=c.kv_gib+kv, tokens=c.tokens+rest) if i==0 else c for i,c in enumerate(out)]  # rounding to whole blocks
 
+# %% ../nbs/540_comparing.ipynb #50c65560
 def _causes(a, b, params):
     "Every cause on the way from one start to the other"
     out,x = [], memory(a.arch, a.device, a.engine, params)
@@ -116,6 +120,7 @@ def _beyond(a, b, oa, ob):
         if ta is not None and tb is not None and abs(tb-ta)>=.05: out.append(f'printed {LABELS[k]}: {ta:.2f} GiB, then {tb:.2f} GiB ({ta-tb:+.2f} for the cache)')
     return tuple(out)
 
+# %% ../nbs/540_comparing.ipynb #01eae5f1
 def compare(
     a,               # the first start: `Observation`, `Observed`, or what `parse_log` takes
     b,               # the second

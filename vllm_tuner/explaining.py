@@ -36,6 +36,7 @@ class Term:
         slack = .006 if self.name in SIZES else .006*abs(self.observed)
         return self.low-slack <= self.observed <= self.high+slack
 
+# %% ../nbs/535_explaining.ipynb #6e435d46
 @dataclass(frozen=True, slots=True)
 class Explanation:
     "A log beside its prediction"
@@ -53,6 +54,7 @@ class Explanation:
         cells = lambda r,t: '<tr>'+''.join(f'<{t} style="text-align:{"left" if not i else "right"}">{esc(c)}</{t}>' for i,c in enumerate(r))+'</tr>'
         return '<table>'+cells(head,'th')+''.join(cells(r,'td') for r in body)+'</table>'+''.join(f'<p>{esc(x)}</p>' for x in (self.reason,*self.notes))
 
+# %% ../nbs/535_explaining.ipynb #aa07f314
 def explanation_rows(
     x:Explanation, # what `explain` returned
 )->list[tuple]:    # label, predicted, interval, observed, gap; the first row is the heading
@@ -68,6 +70,7 @@ _OPEN = (  # a field that a log may leave open, what else it could be, and how t
     ('gpu_memory_utilization', (.8,.85,.9,.92,.95), 'gpu_memory_utilization was {}'), ('kv_cache_dtype', ('fp8','auto'), 'kv_cache_dtype was {}'), ('enforce_eager', (True,), 'no graphs were captured (enforce_eager)'),
     ('quantization', ('fp8',), 'the weights were quantised to {} while loading'), ('language_model_only', (True,), 'the encoders were left out (language_model_only)'), ('enable_lora', (True,), 'LoRA was on'), ('usage', ('llm',), 'it was the offline class, whose defaults are larger'))
 
+# %% ../nbs/535_explaining.ipynb #b64f1fae
 def _open_changes(x):
     "Engines that the log does not contradict, with what each would mean"
     o,e = x.observed,x.engine
@@ -86,6 +89,7 @@ def _open_changes(x):
         for v in ('0.8.5','0.11.0','0.17.0','0.19.0','0.21.0','0.27.0','0.33.0'):
             if release(v)>=release(o.version_inferred or '0.6.0') and v!=e.vllm_version: yield f'it was vLLM {v} or near it', replace(e, vllm_version=v)
 
+# %% ../nbs/535_explaining.ipynb #39c61965
 def _distance(truth, m):
     "How far a ledger is from a log, GiB"
     have = predicted(m)
@@ -123,6 +127,7 @@ def _reasons(x, t):
     if t.name in ('kv_tokens','max_concurrency'): return 'the same bytes counted otherwise: block size, type of the cache, or the convention for hybrid models of this release'
     return 'the parts were not printed; VLLM_LOGGING_LEVEL=DEBUG would show which of them it is'
 
+# %% ../nbs/535_explaining.ipynb #69ddbf1b
 def _worst_term(terms, charged):
     "The printed part of the ledger with the largest gap, GiB; the cache where more of its gap stays unexplained by the printed parts"
     parts = [t for t in terms if t.name in ('requested','weights','consumed','activation','peak','non_torch') + (('cuda_graph_estimate',) if charged else ())]
@@ -134,6 +139,7 @@ def _worst_term(terms, charged):
     told = sum(t.gap if t.name=='requested' else -t.gap for t in parts)   # of the cache's gap
     return kv if abs(kv.gap-told)>max(abs(worst.gap), .02) else worst
 
+# %% ../nbs/535_explaining.ipynb #dbded18b
 def explain(
     observed,        # `Observation`, `Observed`, or what `parse_log` takes
     arch=None,       # `ModelArch`; `None` for what the log names

@@ -37,6 +37,7 @@ def _by_estimate(arch, device, engine, printed):
     e = min((replace(engine, max_num_seqs=n) for n in _SEQS[:10]), key=off)
     return (e, f'max_num_seqs is taken to be about {e.max_num_seqs}: that explains the {printed:.2f} GiB that the graphs were estimated at') if off(e)<math.log(1.5) else (engine,'')
 
+# %% ../nbs/525_inference.ipynb #b331ab74
 def sequences(
     arch,           # `ModelArch`
     device,         # `Device`
@@ -103,6 +104,7 @@ def readings(
         for k in _LIGHTER: yield f'a checkpoint in {k}', replace(arch, quant=quant(PRECISIONS[k])), engine
     if arch.towers and ratio<1: yield 'the encoders left out', arch, replace(engine, language_model_only=True)
 
+# %% ../nbs/525_inference.ipynb #86234738
 def checkpoint(
     arch,          # `ModelArch` as its name is understood
     device,        # `Device`

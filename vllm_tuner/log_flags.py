@@ -35,6 +35,7 @@ def _pairs(o):
     out.update(dict(o.settings))
     return {k:v for k,v in out.items() if v is not None}
 
+# %% ../nbs/520_log_flags.ipynb #3a7abe69
 def engine_of(
     o:Observed, # a log's content
     **more,     # further `Engine` fields, which win
@@ -80,6 +81,7 @@ def likely_devices(
         found = [d for d in found if batch_defaults(d.memory, d.name, d.capability, e.usage, e.vllm_version)[0]==o.max_num_batched_tokens] or found
     return tuple(replace(d, memory=bytes_of(total)) if slack<.005 else d for d in found)
 
+# %% ../nbs/520_log_flags.ipynb #066befc2
 def device_of(
     o:Observed, # a log's content
 )->Device:      # with the memory that the log states

@@ -33,6 +33,7 @@ class Observation:
     name:str=''        # what to call it
     notes:tuple[str,...]=()  # what was inferred about model and flags
 
+# %% ../nbs/530_observations.ipynb #aeb59d5a
 def model_id(
     path:str, # as a log prints it
 )->str:       # an id of the catalogue where one is certain, else the path
@@ -48,6 +49,7 @@ def model_id(
     known_by_rule = next((n for n in ((last,) if local else (tail,last)) if lookup(n)), None)
     return known_by_rule or (tail if m else last if local and re.search(r'[A-Za-z].*\d', last) else path)
 
+# %% ../nbs/530_observations.ipynb #cc5cf9d0
 def observation(
     source,        # `Observed`, or what `parse_log` takes
     arch=None,     # `ModelArch`, or what `arch` takes; `None` for what the log names
@@ -101,6 +103,7 @@ def measured(
     out.update(kv_tokens=o.kv_tokens if o.kv_tokens is not None else o.num_gpu_blocks*(o.block_size or 16) if o.core=='v0' and o.num_gpu_blocks else None, max_concurrency=o.max_concurrency)
     return {k:v for k,v in out.items() if v is not None}
 
+# %% ../nbs/530_observations.ipynb #03d7e155
 def predicted(
     m, # `Memory`
 )->dict: # term -> GiB, tokens or requests
@@ -108,6 +111,7 @@ def predicted(
     return dict(requested=gib(m.requested), weights=gib(m.weights), consumed=gib(m.weights+m.non_torch), activation=gib(m.activation), peak=gib(m.activation+m.cuda_graph), non_torch=gib(m.non_torch), cuda_graph_estimate=gib(m.graphs.estimate), cuda_graph=gib(m.graphs.actual), kv_cache=gib(m.kv_cache),
                 kv_tokens=m.plan.kv_tokens, max_concurrency=m.plan.max_concurrency)
 
+# %% ../nbs/530_observations.ipynb #4534db50
 _SUMS = {'consumed':('weights','non_torch'), 'peak':('activation','cuda_graph')}  # what releases since 0.27 print in one sum
 
 def bounds(

@@ -24,13 +24,16 @@ def era(
     v = release(version)
     return next((name for first,name in (((0,27,0),'0.27 on'),((0,21,0),'0.21-0.26'),((0,18,0),'0.18-0.20'),((0,12,0),'0.12-0.17'),((0,9,0),'0.9-0.11'),((0,8,0),'0.8')) if v>=first), '0.6-0.7')
 
-def kind_of(arch)->str:
+def kind_of(
+    arch, # `ModelArch`
+)->str:   # such as 'MLA, experts'
     "What a model is made of, in a few words"
     names = {type(g.mixer).__name__ for g in arch.groups}
     moe = any(type(g.ffn).__name__=='MoE' for g in arch.groups)
     mixer = 'MLA' if 'MLA' in names else 'hybrid' if names & {'Mamba','LinearAttention'} else 'sliding window' if any(getattr(g.mixer,'window',None) for g in arch.groups) else 'attention'
     return mixer + (', experts' if moe else ', dense') + (', encoders' if arch.towers else '')
 
+# %% ../nbs/550_scoring.ipynb #4f4fcbbb
 @dataclass(frozen=True, slots=True)
 class Score:
     "Errors of one term over a group of starts"
@@ -44,6 +47,7 @@ class Score:
     bias:float      # median of the signed error
     inside:float    # share inside the 90 % interval
 
+# %% ../nbs/550_scoring.ipynb #be5bf2ad
 @dataclass(frozen=True, slots=True)
 class Scores:
     "A table of errors"
@@ -51,7 +55,9 @@ class Scores:
     refused:tuple[tuple[str,str],...]=() # (name, reason) of starts that could not be predicted
 
     def __getitem__(self, key): return next(r for r in self.rows if (r.group,r.term)==(key if isinstance(key,tuple) else ('all',key)))
-    def table(self): return [('starts','term','n','median','p90','worst','of','bias','in 90 %')] + [(r.group, LABELS[r.term], str(r.n), f'{r.median:.2%}', f'{r.p90:.2%}', f'{r.worst:.1%}', r.worst_name, f'{r.bias:+.2%}', f'{r.inside:.0%}') for r in self.rows]
+    def table(self):
+        "Rows of text, the heading first"
+        return [('starts','term','n','median','p90','worst','of','bias','in 90 %')] + [(r.group, LABELS[r.term], str(r.n), f'{r.median:.2%}', f'{r.p90:.2%}', f'{r.worst:.1%}', r.worst_name, f'{r.bias:+.2%}', f'{r.inside:.0%}') for r in self.rows]
     def __repr__(self): return '\n'.join(f'{a:<28}{b:<24}{c:>5}{d:>9}{e:>9}{f:>9}  {g:<34}{h:>9}{i:>8}' for a,b,c,d,e,f,g,h,i in self.table())
     def _repr_html_(self):
         head,*body = self.table()
@@ -66,6 +72,7 @@ def _score(group, term, rows):
     k = max(range(len(err)), key=lambda i: abs(err[i]))
     return Score(group, term, len(rows), median(size), size[min(len(size)-1, math.ceil(.9*len(size))-1)], abs(err[k]), rows[k][0], median(err), sum(r[3] for r in rows)/len(rows))
 
+# %% ../nbs/550_scoring.ipynb #d5844942
 def score(
     records,                    # `Observation`s, anything with their fields, or logs
     params:AutotuningParameters=REFERENCE, # corrections in force

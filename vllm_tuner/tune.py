@@ -40,6 +40,7 @@ class Trial:
     seconds:float=0.            # until the server was ready
     value:float=0.              # what the study maximises
 
+# %% ../nbs/565_tune.ipynb #428b7236
 @dataclass(frozen=True, slots=True)
 class Correction:
     "What a machine does differently"
@@ -51,6 +52,7 @@ class Correction:
         "The factor of a figure"
         return dict(self.factors).get(name.partition('.')[0], 1.)
 
+# %% ../nbs/565_tune.ipynb #916773ca
 def learn(
     trials,       # `Trial`s
     arch=None,    # `ModelArch`, for the ledger
@@ -68,7 +70,10 @@ def _memory(ok, arch, device):
     try: return fit(seen) if seen else PARAMS
     except ValueError: return PARAMS
 
-def figures_of(c:Candidate)->dict:
+# %% ../nbs/565_tune.ipynb #bf74685d
+def figures_of(
+    c:Candidate, # worked out
+)->dict:         # figure -> value; {} if it does not start
     "What a candidate predicts, under the names of a benchmark"
     p = c.prediction
     return {k:(getattr(p,k) if k=='output_tokens_per_second' else getattr(p,k).mean) for k in FIGURES} if p else {}
@@ -113,6 +118,7 @@ class Tuned:
         rows = [f'  {t.engine}: ' + (f'{f(t,"output_tokens_per_second")} output tokens/s, TPOT {f(t,"tpot_ms")} ms, TTFT {f(t,"ttft_ms")} ms' if t.measured else f'{t.state}: {t.reason}') for t in self.trials]
         return '\n'.join([f'Tuned(best: {self.best.engine if self.best else None})', *rows])
 
+# %% ../nbs/565_tune.ipynb #4a86a981
 def _dump(t:Trial)->dict:
     "A trial as JSON"
     return {'engine':_plain(t.engine), 'state':t.state, 'predicted':t.predicted, 'measured':asdict(t.measured) if t.measured else None, 'reason':t.reason, 'seconds':t.seconds, 'value':t.value, 'counters':t.counters}
@@ -148,6 +154,7 @@ def open_study(
         kept = optuna.storages.RDBStorage(storage, heartbeat_interval=heartbeat, grace_period=3*heartbeat)
     return optuna.create_study(storage=kept, study_name=name, direction='maximize', load_if_exists=True)
 
+# %% ../nbs/565_tune.ipynb #7882edce
 def earlier(
     study,  # an Optuna study
     logs,   # folder of the servers' logs
@@ -203,6 +210,7 @@ def _next(cs, done, study, slo, objective, arch, device):
     left = [c for c in cs if engine_key(c.engine) not in taken]
     return max(left, key=lambda c: hoped(c,fix,slo,objective), default=None)
 
+# %% ../nbs/565_tune.ipynb #cc49684b
 def study_candidates(
     study,               # an Optuna study
     cs,                  # `Candidate`s that start, by the model
@@ -225,6 +233,7 @@ def study_candidates(
     while (n:=trials-len(earlier(study,b.folder)))>0 and _next(cs,done,study,slo,objective,arch,device) is not None: study.optimize(one, n_trials=n, catch=(Died,))
     return earlier(study, b.folder)
 
+# %% ../nbs/565_tune.ipynb #ea92b902
 def tune(
     model:str,                 # id or path for vLLM
     arch,                      # its `ModelArch`
@@ -261,6 +270,7 @@ def tune(
     done = study_candidates(study, cs, b, workload, slo, objective, 1 if url else trials, arch, device)
     return _verdict(done, no, cs, plan, slo, objective, arch, device)
 
+# %% ../nbs/565_tune.ipynb #b5e09af7
 def _neighbours(e:Engine|None)->list[Engine]:
     "Half and twice the requests and the tokens of the choice: what a measurement may prefer"
     if e is None: return []
