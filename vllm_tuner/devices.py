@@ -85,15 +85,16 @@ def _device(
                   rate('int8_tops',1e12), tuple(r['capability']), r['sms'], round(r['l2_mb']*2**20), rate('nvlink_gbs',1e9), r['pcie_gbs']*1e9, r.get('unified',False), r['marketed_gb'], '', r.get('note',''))
 
 @lru_cache(1)
-def _tables()->tuple[dict,dict,dict]: # devices by name, nodes by name, squeezed alias -> name
+def _tables()->tuple[dict,dict,dict,dict]: # devices by name, nodes by name, squeezed alias -> name, machines of clouds by squeezed name
     "The catalogue, read once"
     raw = json.loads(files('vllm_tuner').joinpath('data/devices.json').read_text(encoding='utf-8'))
     devices = {r['name']: _device(r) for r in raw['devices']}
     nodes = {r['name']: Node(r['name'], devices[r['device']], r['gpus'], Link('network', r['network_gbs']*1e9/8), r.get('gpus_per_host',0)) for r in raw['nodes']}
     alias = {_squeeze(a): r['name'] for r in raw['devices']+raw['nodes'] for a in [r['name'],*r.get('aliases',[])]}
-    return devices, nodes, alias
+    clouds = {_squeeze(n): Node(n, devices[d], k, Link('network', gbit*1e9/8)) for d,k,gbit,*names in raw['instances'] for n in names}
+    return devices, nodes, alias, clouds
 
-_NOISE = re.compile(r'nvidia|geforce|amd|instinct|tesla|\(.*?\)|\bgpu\b|\bclass\b|graphics|accelerator|generation')
+_NOISE = re.compile(r'^\s*gpu\s*\d+\s*:|^ml\.|^standard_|nvidia|geforce|amd|instinct|tesla|\(.*?\)|\bgpu\b|\bclass\b|graphics|accelerator|generation|workstation edition')
 
 def _squeeze(
     name:str, # what somebody typed
@@ -153,31 +154,79 @@ def _stated(
     return replace(near, name=name[:60], assumed=f'not in the catalogue; {near.assumed}', capability=(int(sm[1]),int(sm[2])) if sm else near.capability)
 
 # %% ../nbs/165_devices.ipynb #a255c49d
+#| export
+
+
+# %% ../nbs/165_devices.ipynb #c165slice
+_SLICE = re.compile(r'[\s_-]*(?:mig)?[\s_-]*\b(\d)g\.(\d+)gb.*', re.I)
+
+def _sliced(
+    d:Device,  # the whole card
+    slices:int,# of arithmetic
+    gb:int,    # of memory
+)->Device:     # what an engine on the instance sees
+    "A MIG instance: the card is cut in eighths, of which seven can do arithmetic"
+    if not 1<=slices<=7 or not 0<gb<=d.marketed_gb: raise ValueError(f'{d.name} has no MIG instance {slices}g.{gb}gb; the first number is 1 to 7, the second at most {d.marketed_gb}')
+    sms,mem = slices*round(d.sms/8),max(1,round(8*gb/d.marketed_gb))/8
+    rates = {k: r and r*sms/d.sms for k in ('bf16','fp16','fp8','fp4','int8') if (r := getattr(d,k)) is not None}
+    return replace(d, name=f'{d.name} MIG {slices}g.{gb}gb', memory=int(d.memory*mem), bandwidth=d.bandwidth*mem, l2=int(d.l2*mem), sms=sms, nvlink=None, marketed_gb=gb,
+                   assumed=f'{mem:g} of the memory of a {d.name}, {sms} of its {d.sms} multiprocessors', **rates)
+
+def _resized(
+    name:str, # as typed
+)->Device|None:
+    "A card of the catalogue whose name goes on with an amount of memory, or with the profile of a virtual GPU"
+    devs,_,alias,_ = _tables()
+    low = re.sub(r'hbm\w*|gddr\w*|\bvram\b|\bmemory\b|\bram\b|\b\d+ ?w\b', ' ', name.strip().lower())
+    m = re.fullmatch(r'(.+?)[\s_-]*\(?(\d+(?:\.\d+)?)\s*-?g(?:i?b)?\b\)?(.*)', low) or re.fullmatch(r'(?:grid[\s-]+)?(.+?)[\s_-]+(\d+)[qcab]()', low)
+    base = m and alias.get(_squeeze(f'{m[1]} {m[3]}'), alias.get('rtx'+_squeeze(f'{m[1]} {m[3]}')))
+    if base not in devs: return None
+    d,gb = devs[base],float(m[2])
+    if abs(gb-d.marketed_gb)<=.06*d.marketed_gb: return d
+    return replace(d, name=f'{base} {m[2]} GB', memory=round(gb*.985*GiB), assumed=f'a {base} with {m[2]} GB, of which the driver is taken to show 98.5 %')
+
+# %% ../nbs/165_devices.ipynb #c165named
+_OTHERS = re.compile(r'gaudi|\btpu|trainium|inferentia|\btrn\d|\binf\d|\barc\b|ascend|\b910b|apple|\bm\d (ultra|max|pro)|\bcpu\b|\bintel\b|\bxeon|\bepyc', re.I)
+
+def _counted(
+    name:str, # as typed
+)->tuple[int,str]|None: # how many, of what
+    "`8xH100`, `3090 x 2`, `dual 3090`, `gpu_8x_h100_sxm5`: several cards in one name"
+    low = re.sub(r'^gpu[_\s]', '', name.strip().lower())
+    m = re.fullmatch(r'(?P<n>\d{1,2})\s*[x×*]?[\s_-]*(?P<card>[a-z].*|\d{4}.*)', low) or re.fullmatch(r'(?P<card>.+?)[\s_-]*[x×*]\s*(?P<n>\d{1,2})', low) or re.fullmatch(r'(?P<n>dual|quad)[\s-]+(?P<card>.+)', low)
+    if not m or not (_known(m['card']) and (_squeeze(m['card']) in _tables()[2] or 'rtx'+_squeeze(m['card']) in _tables()[2] or _resized(m['card']))): return None
+    return {'dual':2,'quad':4}.get(m['n']) or int(m['n']), m['card']
+
 def _named(
     name:str, # as typed
 )->Device:    # from the catalogue
-    "Look a name up among the aliases; an unusual memory size at its end is taken as stated"
-    devs,_,alias = _tables()
+    "Look a name up among the aliases; what it says of slices and of memory counts"
+    devs,all_nodes,alias,clouds = _tables()
     key = _squeeze(name)
-    if key in alias and alias[key] in devs: return devs[alias[key]]
-    m = re.fullmatch(r'(.+?)[\s_-]*\(?(\d+(?:\.\d+)?)\s*-?gi?b\)?.*', name.strip().lower())
-    base = alias.get(_squeeze(m[1])) if m else None
-    if base in devs:
-        same = abs(float(m[2])-devs[base].marketed_gb)<=.06*devs[base].marketed_gb
-        return devs[base] if same else replace(devs[base], name=f'{base} {m[2]} GB', memory=round(float(m[2])*.985*GiB), assumed=f'a {base} with {m[2]} GB, of which the driver is taken to show 98.5 %')
+    for k in (key,'rtx'+key):
+        if alias.get(k) in devs: return devs[alias[k]]
+    if (n := clouds.get(key) or all_nodes.get(alias.get(key))): raise ValueError(f'{name[:60]!r} is a machine with {n.gpus} x {n.device.name}, not a GPU; give {n.device.name} as the GPU and a tensor_parallel_size of up to {n.gpus}')
+    if (m := _SLICE.search(name)): return _sliced(_named(name[:m.start()]), int(m[1]), int(m[2]))
+    if (many := _counted(name)):
+        if many[0]==1: return _named(many[1])
+        raise ValueError(f'{name[:60]!r} names {many[0]} cards; give {_named(many[1]).name} as the GPU, and how many as tensor_parallel_size')
+    if (found := _resized(name)): return found
+    if _OTHERS.search(name): raise ValueError(f'{name[:60]!r} is no GPU of NVIDIA or AMD, and this catalogue holds no other hardware; figures for vLLM on CUDA and ROCm do not carry over')
     if (guess := _stated(name)): return guess
-    near = get_close_matches(key, list(alias), 4, .5)
-    raise ValueError(f'GPU {name[:60]!r} is not in the catalogue' + (f"; nearest: {', '.join(dict.fromkeys(alias[n] for n in near))}" if near else '') + '. Give one of `vllm-tuner gpus`, or its memory in GiB such as 44.4')
+    near = [n for n in dict.fromkeys(alias[k] for k in get_close_matches(key, list(alias), 8, .5)) if n in devs][:4]
+    raise ValueError(f'GPU {name[:60]!r} is not in the catalogue' + (f"; nearest: {', '.join(near)}" if near else '') + '. Give one of `vllm-tuner gpus`, or its memory in GiB such as 44.4')
 
 # %% ../nbs/165_devices.ipynb #c016
 def node(
-    name:str|Node,             # catalogue name, alias, or a device name
+    name:str|Node,             # catalogue name, alias, machine of a cloud, or a device name, with a count or without
     gpus:int|None=None,        # GPUs in it, `None` for what the catalogue says, 8 for a bare device
 )->Node:                       # frozen
     "A node type by name, or `gpus` of a device side by side"
     if isinstance(name,Node): return name if gpus is None else replace(name, gpus=gpus)
-    _,all_nodes,alias = _tables()
-    if (n:=all_nodes.get(alias.get(_squeeze(str(name)),''))): return n if gpus is None else replace(n, gpus=gpus)
+    _,all_nodes,alias,clouds = _tables()
+    key,many = _squeeze(str(name)),_counted(str(name))
+    if (n:=all_nodes.get(alias.get(key,'')) or clouds.get(key)): return n if gpus is None else replace(n, gpus=gpus)
+    if many: name,gpus = many[1],gpus or many[0]
     d = device(name)
     return Node(f'{gpus or 8} x {d.name}', d, gpus or 8, Link('network', 50e9 if d.nvlink else 12.5e9))
 
