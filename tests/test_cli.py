@@ -270,7 +270,7 @@ def test_a_closed_pipe_is_no_error():
 @pytest.mark.parametrize('name', COMMANDS)
 def test_help(name):
     code, out, _ = shell(f'vllm-tuner {name} --help')
-    assert code==0 and out.startswith(f'usage: vllm-tuner {name} ') and 'example: vllm-tuner '+name in out and '--json' in out
+    assert code==0 and out.startswith(f'usage: vllm-tuner {name} ') and '\n  vllm-tuner '+name in out.partition('example:')[2] and '--json' in out
 
 
 def test_every_command_is_in_the_readme():
@@ -287,3 +287,22 @@ def test_whatever_is_typed(name, rest):
     "An exit code of the table, never a traceback"
     code, out, err = shell([name, *rest])
     assert code in (0, 1, 2), err
+
+
+def test_a_full_disk_and_a_closed_pipe_are_no_crash():
+    line = f'{sys.executable} -m vllm_tuner memory Qwen/Qwen3-8B --gpu H100'
+    for end,code in (('>&-',0), ('| head -1 >/dev/null; exit ${PIPESTATUS[0]}',0), *([('>/dev/full',2)] if Path('/dev/full').exists() else [])):
+        run = subprocess.run(['bash','-c',f'{line} {end}'], capture_output=True, text=True)
+        assert run.returncode==code and 'Traceback' not in run.stderr, (end,run)
+
+
+def test_a_log_out_of_a_pipe(tmp_path):
+    (tmp_path/'startup.log').write_text("INFO 04-01 10:00:01 [utils.py:299] version 0.19.0\nINFO 04-01 10:00:20 [gpu_model_runner.py:4800] Model loading took 12.56 GiB memory and 3.1 seconds\n")
+    run = subprocess.run(['bash','-c',f'{sys.executable} -m vllm_tuner log <(cat {tmp_path}/startup.log)'], capture_output=True, text=True)
+    assert run.returncode==0 and '12.56 GiB' in run.stdout, run.stderr
+
+
+def test_names_cannot_write_on_the_terminal(tmp_path):
+    (tmp_path/'config.json').write_text(json.dumps({'architectures':['Llama\x1b[31mForCausalLM'],'model_type':'ll\x1b]0;x\x07ama','hidden_size':64,'num_hidden_layers':2,'num_attention_heads':2,'vocab_size':100,'intermediate_size':100}))
+    code, out, err = shell(f'vllm-tuner memory {tmp_path} --gpu H100')
+    assert code==0 and '\x1b' not in out+err and '\x07' not in out+err

@@ -10,7 +10,21 @@ from __future__ import annotations
 import ast, json, re, sys
 from pathlib import Path
 
-KINDS = {'bool': 'b', 'list': 'l', 'tuple': 'l', 'set': 'l'}
+
+def members(note:ast.AST)->list[str]:
+    "Names of the types that an annotation allows: `str | list[str] | None` is str, list, None"
+    if isinstance(note, ast.Constant) and isinstance(note.value, str): return members(ast.parse(note.value, mode='eval').body)
+    if isinstance(note, ast.BinOp): return members(note.left)+members(note.right)
+    if isinstance(note, ast.Subscript):
+        name,inner = ast.unparse(note.value).split('.')[-1],note.slice.elts if isinstance(note.slice, ast.Tuple) else [note.slice]
+        return [m for x in inner for m in members(x)] if name in ('Optional','Union') else members(inner[0]) if name in ('Annotated','InitVar') else [name.lower()]
+    return [ast.unparse(note).split('.')[-1]]
+
+
+def kind_of(note:ast.AST)->str:
+    "What vLLM's parser makes of a field, in the order in which it asks (`_compute_kwargs` of engine/arg_utils.py): a switch, a choice, several values, one value"
+    found = members(note)
+    return 'b' if 'bool' in found else 'v' if 'literal' in found else 'l' if {'list','tuple','set'} & set(found) else 'v'
 
 
 def fields_of(tree:ast.AST)->dict[str,str]:
@@ -18,9 +32,7 @@ def fields_of(tree:ast.AST)->dict[str,str]:
     out = {}
     for cls in (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)):
         for f in (f for f in cls.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)):
-            note = ast.unparse(f.annotation)
-            first = re.match(r'(?:Optional\[|Annotated\[)?(\w+)', note)
-            out.setdefault(f.target.id, KINDS.get(first[1], 'b' if re.search(r'\bbool\b', note) else 'v') if first else 'v')
+            out.setdefault(f.target.id, kind_of(f.annotation))
     return out
 
 

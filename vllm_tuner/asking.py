@@ -66,8 +66,8 @@ def add_options(
 
 # %% ../nbs/610_asking.ipynb #c010
 def is_file(word:str)->bool:
-    "Does a word name a file, or standard input?"
-    try: return word=='-' or user_path(word).is_file()
+    "Does a word name a file, a pipe such as `<(kubectl logs pod)`, or standard input?"
+    try: return word=='-' or (p := user_path(word)).exists() and not p.is_dir()
     except (OSError,ValueError): return False
 
 def read_file(
@@ -114,6 +114,7 @@ class Subject:
     device:object  # `Device`
     engine:object  # `Engine`
     params:object  # `AutotuningParameters`
+    more:tuple[str,...]=() # words of further flags, passed through to the command as they are
 
     @property
     def nouns(self): # arch, device, engine
@@ -139,10 +140,10 @@ def with_file(
 ):                # `Command`
     "A command with the file that its `--config` names; what is on the line wins, as in vLLM"
     from vllm_tuner.intake import read_config
-    name = next((w.partition(' ')[2] for w in cmd.other if w.startswith('--config ')), '')
-    if not name: return cmd
-    base = read_config(read_file(name, 2**20), version)[0]
-    return replace(cmd, model=cmd.model or base.model, flags=tuple({**dict(base.flags),**dict(cmd.flags)}.items()), problems=cmd.problems+base.problems)
+    if '--config' not in cmd.other: return cmd
+    i = cmd.other.index('--config')
+    base = read_config(read_file(cmd.other[i+1], 2**20), version)[0]
+    return replace(cmd, model=cmd.model or base.model, flags=tuple({**dict(base.flags),**dict(cmd.flags)}.items()), other=base.other+cmd.other[:i]+cmd.other[i+2:], problems=cmd.problems+base.problems)
 
 def subject(
     a:Ask,        # what was typed
@@ -154,9 +155,9 @@ def subject(
     from vllm_tuner.versions import release
     release(a.version)
     cmd = command or with_file(read_command(['serve',*a.words], a.version), a.version)
-    if cmd.problems and not command: raise ValueError(cmd.problems[0])
+    if cmd.problems and not command: raise ValueError(cmd.problems[0] + ('' if '(' in cmd.problems[0] else '; write one model and then flags of `vllm serve`'))
     if not cmd.model: raise ValueError('say which model: an id such as meta-llama/Llama-3.1-8B-Instruct, a folder, or a config.json (`vllm-tuner models` lists what is known)')
-    return Subject(cmd.model, arch(cmd.model), card(a), cmd.engine(vllm_version=a.version, usage=a.get('usage') or 'serve', compile_cache=a.get('compile_cache')), profile(a))
+    return Subject(cmd.model, arch(cmd.model), card(a), cmd.engine(vllm_version=a.version, usage=a.get('usage') or 'serve', compile_cache=a.get('compile_cache')), profile(a), cmd.other)
 
 def measured(
     a:Ask,     # what was typed
@@ -168,7 +169,7 @@ def measured(
     import json
     from vllm_tuner.speed_fit import fit_performance
     try: return fit_performance([json.loads(read_file(f)) for f in a.get('measured')], *s.nouns).speed
-    except json.JSONDecodeError as ex: raise ValueError(f'--measured is no JSON ({ex}); give the file that `vllm bench serve --save-result --save-detailed` wrote') from None
+    except (json.JSONDecodeError, RecursionError) as ex: raise ValueError(f'--measured is no JSON ({ex}); give the file that `vllm bench serve --save-result --save-detailed` wrote') from None
 
 # %% ../nbs/610_asking.ipynb #c019
 def workload(
@@ -177,17 +178,20 @@ def workload(
 ): # `WorkloadProfile`
     "The workload that the options describe: lengths, a preset, or a file of requests"
     from vllm_tuner.workloads import SYNTHETIC, WorkloadProfile
-    more = {k:f(a.get(o),'--'+o) for k,o,f in (('requests_per_second','rate',_rate),('max_concurrency','users',human_int),('num_requests','requests',human_int)) if a.get(o) is not None}
+    more = {k:f(a.get(o),'--'+o) for k,o,f in (('requests_per_second','rate',_rate),('max_concurrency','users',_count),('num_requests','requests',_count)) if a.get(o) is not None}
     i,o,name = a.get('input_len'),a.get('output_len'),a.get('workload') or default
     if bool(i)!=bool(o): raise ValueError('--input-len and --output-len belong together: mean tokens of a prompt and of an answer')
     if i: return WorkloadProfile.from_lengths(human_int(i,'--input-len'), human_int(o,'--output-len'), **more)
     name = next((k for k in SYNTHETIC if k.startswith(name.replace('-','_').lower())), name) if len(name)>2 and not is_file(name) else name  # the beginning of a preset will do
-    if name not in SYNTHETIC and is_file(name):
+    if name not in SYNTHETIC and not is_file(name): raise ValueError(f"--workload is {name[:60]!r}, which is no file that exists and none of the presets {', '.join(SYNTHETIC)}; or say --input-len and --output-len")
+    if name not in SYNTHETIC:
         return replace(WorkloadProfile.from_trace(name), **more)
     if 'max_concurrency' in more: more.setdefault('requests_per_second', None)  # users in a loop take the place of a preset's rate
     return WorkloadProfile.create_synthetic(name.replace('-','_'), **more)
 
 def _rate(x, name): return real(x, name, 1e-9, 1e9, 'give requests per second')
+
+def _count(x, name): return int(real(human_int(x,name), name, 1, 1_000_000, 'a steady state shows within some thousand'))  # a million take a minute to play
 
 _LEAST = {'context':'min_context', 'concurrency':'min_concurrency', 'throughput':'min_output_tokens_per_second'} # what has to be there, at least
 
@@ -217,7 +221,8 @@ def servers(a:Ask)->list: # of `Command`
     from vllm_tuner.intake import read_config
     if a.behind is not None:
         _release_of(a, ' '.join(a.behind))
-        return [with_file(read_command(list(a.behind), a.version), a.version)]
+        line = a.behind[0] if len(a.behind)==1 and ' ' in a.behind[0] else list(a.behind)  # a whole line in quotes
+        return [with_file(read_command(line, a.version), a.version)]
     if len(a.words)==1 and is_file(a.words[0]) and not a.words[0].endswith('config.json'):
         text = read_file(a.words[0], 2**20)
         _release_of(a, text)

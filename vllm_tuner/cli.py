@@ -4,8 +4,9 @@
 
 # %% ../nbs/670_cli.ipynb #c002
 from __future__ import annotations
-import argparse, sys
-from .asking import Ask, Parser, add_options
+import argparse, sys, textwrap
+from difflib import get_close_matches
+from .asking import OPTIONS, Ask, Parser, add_options
 from .commands import COMMANDS
 from .page import console, text
 from .report import as_json
@@ -21,13 +22,26 @@ def parser()->Parser:
     p.add_argument('--version', action='store_true', help='print the version')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
     for name,(f,usage,example,groups,own) in COMMANDS.items():
-        add_options(sub.add_parser(name, help=f.__doc__, description=f.__doc__[0].upper()+f.__doc__[1:]+'.', usage=f'vllm-tuner {name} {usage}', epilog=f'example: {example}', allow_abbrev=False), groups, own)
+        says = textwrap.fill(f.__doc__[0].upper()+f.__doc__[1:]+'.', 78)
+        add_options(sub.add_parser(name, help=f.__doc__, description=says, usage=f'vllm-tuner {name} {usage}', epilog=f'example:\n  {example}', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter), groups, own)
     return p
+
+def _misplaced(argv)->str:
+    "What to say about a command that does not exist, or an option that belongs to other commands; '' where nothing is wrong"
+    name = next((w for w in argv if not w.startswith('-')), '')
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, 1, .6)
+        return f"there is no command {name[:40]!r}" + (f'; did you mean {near[0]}?' if near else f"; the commands are {', '.join(COMMANDS)}") if name else ''
+    of = {flag:group for group,options in OPTIONS.items() for flag,_ in options}
+    bad = next((w for w in (w.partition('=')[0] for w in argv) if w in of and of[w] not in COMMANDS[name][3]), '')
+    owners = [k for k,row in COMMANDS.items() if bad and of[bad] in row[3]]
+    return f"`vllm-tuner {name}` has no {bad}; {', '.join(owners)} {'have' if len(owners)>1 else 'has'} it" if bad else ''
 
 def asked(argv)->Ask:
     "Split what was typed: ours, vLLM's, and what stands behind ` -- `"
     argv = list(argv)
     cut = argv.index('--') if '--' in argv else len(argv)
+    if (said := _misplaced(argv[:cut])): raise ValueError(said)
     opt,words = parser().parse_known_args(argv[:cut])
     return Ask(opt, tuple(words), tuple(argv[cut+1:]) if cut<len(argv) else None)
 
@@ -38,7 +52,7 @@ def _said(ex)->str:
     "An error as one sentence; a package that is missing, with the extra that brings it"
     missing = (getattr(ex,'name',None) or '').split('.')[0] if isinstance(ex,ImportError) else ''
     extra = next((k for k,names in _EXTRAS.items() if missing in names), '')
-    return f"this needs {missing}, which is not installed; pip install 'vllm-config-tuner[{extra}]'" if extra else ' '.join(str(ex).split())
+    return f"this needs {missing}, which is not installed; in a clone: pip install '.[{extra}]'" if extra else ' '.join(str(ex).split())
 
 def _failed(ex, argv)->int: # exit code
     "What is said about a question that makes no sense, or about a mistake of ours"
@@ -76,8 +90,10 @@ def main(
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions: warnings.simplefilter('ignore')
-            code = run(sys.argv[1:] if argv is None else list(argv)); sys.stdout.flush()
+            code = run(sys.argv[1:] if argv is None else list(argv))
+            if sys.stdout: sys.stdout.flush()
     except BrokenPipeError: os.dup2(os.open(os.devnull,os.O_WRONLY), sys.stdout.fileno()); return 0  # `| head`
+    except OSError as ex: os.dup2(os.open(os.devnull,os.O_WRONLY), sys.stdout.fileno()); print(f'vllm-tuner: the answer could not be written: {ex.strerror}', file=sys.stderr); return 2  # a full disk
     except KeyboardInterrupt: return 130
     except SystemExit as ex: return ex.code or 0  # --help
     return code

@@ -4,11 +4,12 @@
 
 # %% ../nbs/660_commands.ipynb #c002
 from __future__ import annotations
+import re
 from dataclasses import dataclass, replace
 from .asking import Ask, Subject, cards, limits, servers, measured, subject, workload
 from .page import Code, Notes, Page, Table, console
 from .report import cache, describe, ledger, memory_data, notes, number, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
-from .units import gib, human_int, show_count, user_path
+from .units import gib, human_int, real, show_count, user_path
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'plan', 'judged', 'memory', 'predict', 'check',
@@ -60,8 +61,8 @@ def plan(a:Ask)->Answer:
     p = planned(a, s, w)
     if p.engine is None: return _no_plan(a, s, p)
     found = judged(replace(s,arch=p.arch,engine=p.engine), p.memory)
-    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120))), f'{describe(w)}; vLLM {a.version}')
-    return Answer(page, {**head(s,a), 'model':p.model, **plan_data(p, found, serve(p))}, int(not p.met or refused(found)))
+    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120), more=s.more)), f'{describe(w)}; vLLM {a.version}')
+    return Answer(page, {**head(s,a), 'model':p.model, **plan_data(p, found, serve(p, more=s.more))}, int(not p.met or refused(found)))
 
 def _no_plan(a:Ask, s:Subject, p)->Answer:
     "Nothing fits: what is short, and what would help"
@@ -87,7 +88,9 @@ def memory(a:Ask)->Answer:
     early = judged(s)
     if refused(early) and not any(f.code.startswith(('no-','mamba')) for f in early): return Answer(Page(s.title, (notes(early),), f'vLLM {a.version}: refused'), dict(**head(s,a), fits=False, findings=plain(early)), 1)
     m = memory(*s.nouns, s.params)
-    return Answer(Page(s.title, (ledger(m), cache(m), notes(early)), f'vLLM {a.version}'), dict(**head(s,a), fits=m.fits, memory=memory_data(m), findings=plain(early)), int(not m.fits or refused(early)))
+    helps = () if m.fits else (('','what would make it fit:',f'vllm-tuner plan {s.name} --gpu {s.device.name}'),)
+    said = notes(early)
+    return Answer(Page(s.title, (ledger(m), cache(m), replace(said, rows=said.rows+helps)), f'vLLM {a.version}'), dict(**head(s,a), fits=m.fits, memory=memory_data(m), findings=plain(early)), int(not m.fits or refused(early)))
 
 @command('MODEL --gpu GPU [--workload NAME] [flags of vllm serve]', 'vllm-tuner predict Qwen/Qwen3-8B --gpu L40S --input-len 1000 --output-len 200 --users 32', 'card', 'work')
 def predict(a:Ask)->Answer:
@@ -136,6 +139,8 @@ def _unreadable(a:Ask, cmd, bad)->Answer:
     return Answer(Page(cmd.model, (notes(bad,'Findings'),), f'vLLM {a.version}: vLLM refuses to start'), dict(model=cmd.model, vllm_version=a.version, valid=False, findings=plain(bad)), 1)
 
 # %% ../nbs/660_commands.ipynb #c012
+def _natural(name): return [int(x) if x.isdigit() else x for x in re.split(r'(\d+)', name.lower())]  # 8B before 14B
+
 def _matching(names, words, key=str): return [n for n in names if all(w.lower() in key(n).lower() for w in words)]
 
 @command('[WORDS]', 'vllm-tuner models qwen3')
@@ -144,9 +149,9 @@ def models(a:Ask)->Answer:
     from vllm_tuner.models import arch, card
     from vllm_tuner.checkpoints import search
     hits = search(' '.join(a.words))
-    if len(a.words)==1 and (not hits or a.words[0] in hits): return _one_model(a.words[0], arch(a.words[0]), hits)
+    if len(a.words)==1 and (a.words[0] in hits or not hits and re.search('[/.]', a.words[0])): return _one_model(a.words[0], arch(a.words[0]), hits)
     if not hits: raise ValueError(f"no model of the catalogue has all of {' '.join(a.words)[:60]!r} in its name; `vllm-tuner models` lists them, and any folder or config.json will do")
-    cards = [card(i) for i in hits]
+    cards = [card(i) for i in sorted(hits, key=_natural)]
     rows = tuple((c.id, show_count(c.params), f'{c.context:,}' if c.context else '–', c.kind, c.precision) for c in cards)
     return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','kind','weights'), rows, align='lrrll'),), 'weights as they are released'), [plain(c) for c in cards])
 
@@ -231,13 +236,12 @@ def _saved(xs, path)->Answer:
 # %% ../nbs/660_commands.ipynb #c018
 def fleet(a:Ask)->list: # of (`Node`, count)
     "The nodes that `--node` names, such as 8xH100 or 'DGX H100:2'"
-    import re
     from vllm_tuner.devices import node
     out = []
     for text in a.opt.node:
         name,_,n = text.rpartition(':') if re.search(r':\s*\d+\s*$', text) else (text,'','')
         m = re.fullmatch(r'\s*(\d{1,3})\s*[x×*]\s*(.*\D.*)', name)
-        out.append((node(m[2], int(m[1])) if m else node(name), human_int(n or a.opt.nodes or 1, '--nodes')))
+        out.append((node(m[2], int(real(m[1],f'--node {text[:40]}',1,256,'write how many GPUs of the kind a node has, such as 8xH100'))) if m else node(name), int(real(human_int(n or a.opt.nodes or 1,'--nodes'),'--nodes',1,1024,'write how many nodes there are'))))
     if not out: raise ValueError("say which nodes: --node 8xH100 --nodes 2, or a node type such as --node 'DGX H100:2'")
     return out
 
@@ -325,7 +329,7 @@ def deploy(a:Ask)->Answer:
     p = None if a.opt.as_given else planned(a, s, workload(a))
     if p is not None and p.engine is None: return _no_plan(a, s, p)
     source = p or Deployment(s.name, s.engine, s.device.vendor, s.device.name)
-    text = deploy(source, a.opt.target, **more)
+    text = deploy(source, a.opt.target, more=s.more, **more)
     return Answer(text, dict(target=a.opt.target, text=text))
 
 @command('[--port N]', 'vllm-tuner explore --port 8866', own=(('--port',dict(default='8866',metavar='N',help='port (8866)')), ('--host',dict(default='127.0.0.1',metavar='ADDRESS',help='address to listen on (127.0.0.1)')), ('--no-browser',dict(action='store_true',help='do not open a browser'))))

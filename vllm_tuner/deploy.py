@@ -13,9 +13,9 @@ from .engine import Engine
 from .flags import flag_kind, settings, to_env, to_flags
 
 # %% auto #0
-__all__ = ['HEADROOM', 'TARGETS', 'Deployment', 'deployment', 'words', 'serve', 'comment', 'dump', 'config_yaml', 'compose',
-           'scaling_target', 'scaled', 'kubernetes', 'leader_worker_set', 'kserve', 'ray_serve', 'production_stack',
-           'llm_d', 'deploy']
+__all__ = ['HEADROOM', 'TARGETS', 'Deployment', 'deployment', 'further', 'words', 'serve', 'comment', 'dump', 'config_yaml',
+           'compose', 'scaling_target', 'scaled', 'kubernetes', 'leader_worker_set', 'kserve', 'ray_serve',
+           'production_stack', 'llm_d', 'deploy']
 
 # %% ../nbs/555_deploy.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Deployment:
     port:int=8000               # port of the server
     image:str=''                # container image, '' for vLLM's own of that release
     notes:tuple[str,...]=()     # comment lines: what was predicted
+    more:tuple[str,...]=()      # words of further flags that vLLM knows and nothing here depends on: names, keys, templates
 
     def __post_init__(self):
         if not self.model: raise ValueError('a deployment needs a model id or path')
@@ -72,13 +73,25 @@ def deployment(
     return Deployment(plan.model, plan.engine, **{**base,**more})
 
 # %% ../nbs/555_deploy.ipynb #c009
+def further(
+    d:Deployment, # what to serve
+)->dict:          # flag without dashes -> True, a value, or a list of values
+    "The flags that are passed through as they were given"
+    out,flag = {},''
+    for w in d.more:
+        if w.startswith('--'): flag = w[2:]; out[flag] = []
+        elif flag: out[flag].append(w)
+    return {k: True if not v else v[0] if len(v)==1 else v for k,v in out.items()}
+
 def words(
     d:Deployment,       # what to serve
     port:bool=False,    # with `--host` and `--port`
 )->list[str]:           # unquoted, 'vllm' first
     "The command as a list of words: nothing in it is interpreted by anyone"
     model = ['--model='+d.model] if d.model.startswith('-') else [d.model]
-    return ['vllm','serve',*model,*to_flags(d.engine), *(['--host','0.0.0.0','--port',str(d.port)] if port else [])]
+    taken = ('host','port') if port else ()
+    more = [w for k,v in further(d).items() if k not in taken for w in ([f'--{k}'] if v is True else [f'--{k}',*([v] if isinstance(v,str) else v)])]
+    return ['vllm','serve',*model,*to_flags(d.engine),*more, *(['--host','0.0.0.0','--port',str(d.port)] if port else [])]
 
 def serve(
     plan,        # a `Plan` or `Deployment`
@@ -121,7 +134,7 @@ def config_yaml(
     "vLLM's own configuration file"
     d = deployment(plan, **more)
     env = [f'set {k}={v} in the environment' for k,v in to_env(d.engine).items()]
-    return dump({'model':d.model, **settings(d.engine), 'host':'0.0.0.0', 'port':d.port}, notes=('vllm serve --config this-file.yaml', *d.notes, *env))
+    return dump({'model':d.model, **settings(d.engine), **further(d), 'host':'0.0.0.0', 'port':d.port}, notes=('vllm serve --config this-file.yaml', *d.notes, *env))
 
 # %% ../nbs/555_deploy.ipynb #c017
 def compose(
@@ -234,7 +247,7 @@ def ray_serve(
 )->str:     # a Serve config file
     "Ray Serve LLM: `serve run this-file.yaml`"
     d = scaled(plan, **more)
-    kw = {k.replace('-','_'):v for k,v in settings(d.engine).items()}
+    kw = {k.replace('-','_'):v for k,v in {**settings(d.engine), **further(d)}.items() if k not in ('host','port')}
     llm = {'model_loading_config':{'model_id':d.model,'model_source':d.model},'engine_kwargs':kw,
            'deployment_config':{'autoscaling_config':{'min_replicas':d.replicas,'max_replicas':d.max_replicas or 2*d.replicas,'target_ongoing_requests':d.concurrency},'max_ongoing_requests':2*d.concurrency}}
     if (kind := next((v for k,v in _RAY if d.gpu.upper().startswith(k)),None)): llm['accelerator_type'] = kind

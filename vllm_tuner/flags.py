@@ -127,7 +127,7 @@ class Command:
     model:str|None=None                       # model id or path
     flags:tuple[tuple[str,object],...]=()     # `Engine` field -> value as written
     env:tuple[tuple[str,str],...]=()          # VLLM_* variables set in front of it
-    other:tuple[str,...]=()                   # flags that this package passes through
+    other:tuple[str,...]=()                   # words of the flags that this package passes through as they are
     problems:tuple[str,...]=()                # what vLLM's parser would reject, or what was not understood
     gpus:int=0                                # GPUs that the surroundings (a manifest) give it, 0 if unsaid
     name:str=''                               # what the surroundings call it: a service, a container
@@ -179,6 +179,12 @@ def _unpack(field:str, raw)->tuple[dict,list[str]]:
     return {_JSON_KEYS[field,k]:v for k,v in raw.items() if (field,k) in _JSON_KEYS}, []
 
 # %% ../nbs/180_flags.ipynb #c0298bdc
+def _typed(flag, raw)->list[str]:
+    "A flag and its value as words of a command line"
+    if raw is True or raw is None: return [flag]
+    if raw is False: return ['--no-'+flag[2:]]
+    return [flag, *map(str,raw)] if isinstance(raw,(list,tuple)) else [flag, json.dumps(raw) if isinstance(raw,dict) else str(raw)]
+
 def read_settings(
     pairs,                # iterable of (flag without dashes, value): a YAML mapping's items, or a parsed command line's
     version:str='0.33.0', # vLLM's
@@ -191,11 +197,11 @@ def read_settings(
         flag = '--'+str(name).replace('_','-')
         flag = _SHORT.get(flag,flag); field = flag[2:].replace('-','_')
         try:
-            if field=='model': model = str(raw)
+            if field=='model': model = None if raw is None else str(raw)
             elif field in ('compilation_config','speculative_config','eplb_config','attention_config'):
                 more,bad = _unpack(field,raw); out.update({k:v if k=='speculative_config' else _value(k,v) for k,v in more.items()}); problems += bad
             elif field in _TYPES and field not in _NOT_FLAGS: out[field] = _value(field,raw)
-            elif flag_kind(flag,version) or flag_kind('--'+flag[5:],version): other += [flag if raw is True else f'{flag} {raw}']
+            elif flag_kind(flag,version) or flag_kind('--'+flag[5:],version): other += _typed(flag,raw)
         except ValueError as ex: problems += [str(ex)]
         if field!='model' and not flag_kind(flag,version) and not flag_kind('--'+flag[5:] if flag.startswith('--no-') else flag,version):
             near = get_close_matches(flag, [f for f in _facts()['flags'] if flag_kind(f,version)], 1, .7)

@@ -18,12 +18,14 @@ def open_log(source):
     if source=='-' or source is sys.stdin: return sys.stdin, 'standard input'
     if isinstance(source,bytes): return decoded(source), 'the text'
     if hasattr(source,'read'): return (source if isinstance(source,io.TextIOBase) else io.TextIOWrapper(source, encoding='utf-8', errors='replace', newline='')), str(getattr(source,'name','the stream'))
-    if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and (Path(source).is_file() or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
+    if isinstance(source,Path) or isinstance(source,str) and '\n' not in source and len(source)<1024 and (Path(source).exists() or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
         p = user_path(source)
-        if not p.is_file(): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
-        head = p.open('rb').read(4)
-        if head[:2]==b'\x1f\x8b': import gzip; return gzip.open(p, 'rt', encoding='utf-8', errors='replace', newline=''), p.name
-        return p.open(encoding='utf-16' if head[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', errors='replace', newline=''), p.name
+        if p.is_dir(): raise ValueError(f'{str(source)[:200]!r} is a folder; give the log in it')
+        if not p.exists(): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
+        f = p.open('rb')
+        head = f.peek(4)[:2]  # a pipe such as /dev/fd/63 can be read once
+        if head==b'\x1f\x8b': import gzip; f = gzip.open(f)
+        return io.TextIOWrapper(f, encoding='utf-16' if head in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', errors='replace', newline=''), p.name
     if not isinstance(source,str): raise ValueError(f'a {type(source).__name__} is no log; give text, a path, a file object, or {chr(39)}-{chr(39)} for standard input')
     return source, 'the text'
 

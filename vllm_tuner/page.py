@@ -4,7 +4,7 @@
 
 # %% ../nbs/620_page.ipynb #c002
 from __future__ import annotations
-import math
+import math, re
 from dataclasses import dataclass
 from .style import LEVELS, esc
 from .units import GiB
@@ -82,9 +82,17 @@ def span(
     bar = '█'*full + part
     return ' '*a + (bar or ('▏' if stop>start else ''))
 
+_CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]') # what moves a cursor, changes a colour or turns the direction of writing
+
+def _said(x, style=''):
+    "A piece of text as a terminal may have it: names come from files and logs, and files and logs may hold anything"
+    from rich.text import Text
+    return Text(_CONTROL.sub('', str(x)), style=style)
+
 def _heading(title, note, style, width):
     "A title and what is beside it; below it where the line would be too long"
     from rich.text import Text
+    title,note = _CONTROL.sub('', title),_CONTROL.sub('', note)
     gap = '  ' if len(title)+len(note)+2<=width else '\n'
     return Text.assemble((title,style), (gap+note if note else '','dim'))
 
@@ -96,41 +104,55 @@ def _grid(*columns):
     return t
 
 # %% ../nbs/620_page.ipynb #c009
+_BAR = 8 # characters below which a bar says nothing
+
 def _rich_bars(b:Bars, width:int):
-    "Label, size, share, bar, remark"
-    from rich.text import Text
+    "Label, size, share, bar, remark; what a narrow terminal has no room for is left out, the bar first"
     remarks = max((len(r[3]) for r in b.rows), default=0)
-    room = max(8, width-2-max(len(r[0]) for r in b.rows)-11-9-8-(remarks+2 if remarks else 0))
-    t,at = _grid(('left',True,None),('right',True,None),('right',True,None),('left',True,None),*([('left',False,None)] if remarks else [])),0
+    rest = width-2-max(len(r[0]) for r in b.rows)-12              # label and size are always there
+    room = rest-16-(remarks+2 if remarks else 0)
+    shares,remarks,room = rest>=8+remarks, rest>=remarks+2 and remarks, room if room>=_BAR else 0
+    kinds = [('left',True,None),('right',True,None),*[('right',True,None)]*shares,*[('left',True,None)]*bool(room),*[('left',False,None)]*bool(remarks)]
+    t,at = _grid(*kinds),0
     for label,n,colour,remark in b.rows:
         share = n/b.total if b.total else 0
-        bar = span(min(1,max(0,at)), min(1,at+share), room)[:room] if share>0 else ''
-        t.add_row('  '+label, f'{n/GiB:.2f} GiB', f'{share:6.1%}', Text(bar.ljust(room), style=colour), *([Text(remark,style='dim')] if remarks else []))
+        bar = span(min(1,max(0,at)), min(1,at+share), room)[:room] if share>0 and room else ''
+        t.add_row(_said('  '+label), f'{n/GiB:.2f} GiB', *[f'{share:6.1%}']*shares, *[_said(bar.ljust(room),colour)]*bool(room), *[_said(remark,'dim')]*bool(remarks))
         at += share
     yield t
 
 def _rich_table(b:Table, width:int):
-    "Columns by their kind"
-    from rich.text import Text
+    "Columns by their kind; one cell below the other where they do not fit side by side"
     align = b.align or 'l'*len(b.head)
+    rows = [r for r in (b.head,*b.rows) if any(r)]
+    longest = [max(len(str(r[i])) for r in rows) for i in range(len(align))]
+    need = [n if a!='l' else min(n, 24 if i==len(align)-1 else 16) for i,(a,n) in enumerate(zip(align,longest))]
+    if sum(need)+2*len(need)>width: yield from _stacked(b, align); return
     t = _grid(*[({'r':'right'}.get(a,'left'), a!='l', None) for a in align])
-    if any(b.head): t.add_row(*[Text(('  ' if not i else '')+h, style='dim') for i,h in enumerate(b.head)])
-    for row in b.rows: t.add_row(*[Text(('  ' if not i else '')+str(x), style='bold' if a=='c' else '') for i,(x,a) in enumerate(zip(row,align))])
+    if any(b.head): t.add_row(*[_said(('  ' if not i else '')+h, 'dim') for i,h in enumerate(b.head)])
+    for row in b.rows: t.add_row(*[_said(('  ' if not i else '')+str(x), 'bold' if a=='c' else '') for i,(x,a) in enumerate(zip(row,align))])
     yield t
+
+def _stacked(b:Table, align:str):
+    "A row as its first cell and, indented below it, each further cell behind its column's name"
+    for row in b.rows:
+        yield _said(f'  {row[0]}', 'bold' if align[0]=='c' else '')
+        t = _grid(('left',True,None),('left',False,None))
+        for h,x in zip(b.head[1:],row[1:]): t.add_row(_said(f'    {h}','dim'), _said(x)) if h else t.add_row('  ', _said(x))
+        yield t
 
 def _rich_notes(b:Notes, width:int):
     "A coloured word, the sentence, what to do"
-    from rich.text import Text
     t = _grid(('left',True,None),('left',False,None))
     for level,what,fix in b.rows:
-        t.add_row(Text('  '+(LEVELS[level][0] if level in LEVELS else '·'), style=LEVELS[level][1] if level in LEVELS else 'dim'), what)
-        if fix: t.add_row('', Text(fix, style='bold'))
+        t.add_row(_said('  '+(LEVELS[level][0] if level in LEVELS else '·'), LEVELS[level][1] if level in LEVELS else 'dim'), _said(what))
+        if fix: t.add_row('', _said(fix,'bold'))
     yield t
 
 def _rich_code(b:Code, width:int):
     "As it is: rich would break long lines, and a broken command cannot be copied"
     from rich.text import Text
-    yield Text(b.text, no_wrap=True, overflow='ignore', style='green')
+    yield Text(_CONTROL.sub('', b.text), no_wrap=True, overflow='ignore', style='green')
 
 _RICH = {Bars:_rich_bars, Table:_rich_table, Notes:_rich_notes, Code:_rich_code}
 

@@ -67,7 +67,7 @@ def ledger(
     if m.kv_cache<=0: rows += [('missing', -m.kv_cache, RED, 'before any cache')]
     elif m.total>used: rows += [(TERMS['outside'][0], m.total-used, '#999999', '')]
     n,e = m.engine.world_size,m.engine
-    return Bars('Memory of each GPU' if n>1 else 'Memory of the GPU', tuple(rows), m.total, f'budget {gib(m.requested):.2f} of {gib(m.total):.2f} GiB ({e.gpu_memory_utilization:.0%}); right: {level:.0%} of start-ups')
+    return Bars('Memory of each GPU' if n>1 else 'Memory of the GPU', tuple(rows), m.total, f'budget {gib(m.requested):.2f} of {gib(m.total):.2f} GiB ({e.gpu_memory_utilization:.0%}); the ranges hold in {level:.0%} of start-ups')
 
 def cache(
     m,        # `Memory`
@@ -154,7 +154,7 @@ def kept(
     plan, # `Plan`
 )->Table:
     "Flags that were tried and stay as vLLM sets them"
-    return Table('What to leave', ('',)*2, tuple((_flag(plan,y), _said(y)) for y in plan.why if y.value==y.default), 'tried, and left at its default', 'll')
+    return Table('What to leave', ('',)*2, tuple((_flag(plan,y), _said(y)) for y in plan.why if y.value==y.default), 'tried, and left at its default', 'cl')
 
 _COMPARED = (('first token p90, ms','ttft_ms','p90'), ('next token, ms','tpot_ms','mean'), ('whole answer, ms','e2e_ms','mean'))
 

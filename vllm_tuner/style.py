@@ -39,7 +39,8 @@ def new_axes(
     height:float=3,  # inches
 ):                   # matplotlib axes
     "A quiet pair of axes: no frame above and right, a light grid"
-    import matplotlib.pyplot as plt
+    try: import matplotlib.pyplot as plt
+    except ModuleNotFoundError: raise ModuleNotFoundError("pictures need matplotlib, which is not installed; in a clone: pip install '.[notebook]'", name='matplotlib') from None
     ax = plt.subplots(figsize=(width,height), layout='constrained')[1]
     ax.spines[['top','right']].set_visible(False)
     ax.grid(True, color='#e5e5e5', linewidth=.6); ax.set_axisbelow(True)
