@@ -73,7 +73,7 @@ class ClusterPlan:
     @property
     def reach(self)->str:
         "What it carries, in words"
-        return f'carries {sum(self.capacity):,.3g} requests/s' if sum(self.capacity) else 'keeps the limits at no load'
+        return f'carries {(n := sum(self.capacity)):{",.0f" if n>=100 else ".3g"}} requests/s' if sum(self.capacity) else 'keeps the limits at no load'
 
     def __repr__(self):
         parts = '\n'.join(f'  {s:.0%} of the load on {l.nodes} x {l.node.name} as {l.name}: {notes(p)[0]}\n    flags: {p.engine}' for s,l,p in zip(self.shares,self.layouts,self.plans))

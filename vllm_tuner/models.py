@@ -127,10 +127,11 @@ def nearest(
 def _named(name:str)->ModelArch:
     if (found := lookup(name)): return _noted(from_config(found[0], found[1]), found[2])
     if (folder := _cached(name)): return _noted(from_config(read_folder(folder), name), ('read from the local Hugging Face cache',))
+    if re.search(r'^[/~]|^\.\.?/|\.(json|ya?ml|toml|txt|sh|log)$', name): raise ValueError(f'{name[:200]!r} is no file or folder that exists; give one that does, or an id such as Qwen/Qwen3-8B')
     config,why = _from_hub(name)
     if config: return _noted(from_config(config, name), ('read from the hub',))
     close = nearest(name)
-    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '.' if why else '') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
+    raise ValueError(f'{name[:120]!r} is not in the catalogue' + (f', and {why}' if why else '') + (f'; did you mean {", ".join(close)}?' if close else '.') + ' Otherwise pass a folder, the path of its config.json, or the config itself as a dict.')
 
 def _noted(a, notes): return replace(a, notes=(*a.notes,*notes)) if notes else a
 

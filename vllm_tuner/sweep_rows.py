@@ -86,7 +86,7 @@ def load_sweep(
     "A sweep from a file; tags and other code in YAML are refused by the loader"
     import yaml
     try: spec = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except yaml.YAMLError as ex: raise ValueError(f'{path} is no plain YAML: {str(ex)[:200]}') from ex
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as ex: raise ValueError(f'{path} is no plain YAML: {str(ex)[:200]}') from ex
     list(points(spec))
     return spec
 
