@@ -88,6 +88,7 @@ class Engine:
     async_scheduling:bool|None=None          # the next step is scheduled while one runs
     scheduling_policy:str='fcfs'             # 'fcfs' or 'priority'
     max_num_partial_prefills:int=1           # prefills in progress at once
+    long_prefill_token_threshold:int=0       # tokens of one prompt in a step at most, 0 for no such limit
     # compilation and CUDA graphs
     enforce_eager:bool=False                 # no compilation, no graphs
     optimization_level:int|None=None         # -O0 to -O3

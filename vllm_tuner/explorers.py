@@ -40,17 +40,17 @@ def workload_controls()->tuple[Control,...]:
             Control('ttft','Limit: first token','steps','1000', steps((100,200,300,500,1000,2000,5000,10000)), 'Milliseconds to the first token, at the 90th percentile'),
             Control('tpot','Limit: next token','steps','50', steps((10,15,20,25,30,40,50,75,100,200)), 'Milliseconds per token after the first, at the 90th percentile'))
 
-def _asked(state, rate, n):
+def _asked(state, rate):
     "A workload of the settings"
-    return from_lengths(real(state['input_len'],'Prompt',1,1e7), real(state['output_len'],'Answer',1,1e6), requests_per_second=rate, num_requests=n, spread=.5)
+    return from_lengths(real(state['input_len'],'Prompt',1,1e7), real(state['output_len'],'Answer',1,1e6), requests_per_second=rate, spread=.5)
 
 @lru_cache(256)
 def _curve(a, d, e, lengths):
     "Highest rate, and at shares of it the 90th percentiles of TTFT and TPOT, ms"
     state = dict(zip(('input_len','output_len'), lengths))
-    top = summary(simulate(a,d,e,_asked(state,None,400)), None).requests_per_second
+    top = summary(simulate(a,d,e,_asked(state,None),400), None).requests_per_second
     rates = [top*f for f in (.05,.3,.6,.8,1.,1.15)] if top>0 else []
-    runs = [summary(simulate(a,d,e,_asked(state,r,40+round(160*r/top))), None) for r in rates]  # a busier server needs longer to settle
+    runs = [summary(simulate(a,d,e,_asked(state,r),40+round(160*r/top)), None) for r in rates]  # a busier server needs longer to settle
     return top, rates, [p.ttft_ms.p90 for p in runs], [p.tpot_ms.p90 for p in runs]
 
 def _timeline(run, most=36):
@@ -67,7 +67,7 @@ def workload_view(
     refused = [f for f in check(a,d,e) if f.level=='error']
     if refused: return headline('vLLM would refuse to start') + finding_list(refused)
     rate,ttft,tpot = (real(state[k],k,1e-3) for k in ('rate','ttft','tpot'))
-    run = simulate(a,d,e,_asked(state,rate,160))
+    run = simulate(a,d,e,_asked(state,rate),160)
     if not len(run.arrival): return headline('No request of this length can be served') + message(' '.join(run.notes))
     p,(top,rates,firsts,nexts) = summary(run,None), _curve(a,d,e,(state['input_len'],state['output_len']))
     met = p.ttft_ms.p90<=ttft and p.tpot_ms.p90<=tpot and not p.saturated
@@ -93,7 +93,7 @@ def cluster_controls()->tuple[Control,...]:
 def _layouts(model, machine, n, lengths, rate, objective, limits):
     "Every layout, ranked"
     state = dict(zip(('input_len','output_len'), lengths))
-    w = _asked(state, rate, 120)
+    w = _asked(state, rate)
     return layouts(arch(model), [(node(machine),n)], w, objective=objective, slo=dict(zip(('ttft_ms.p90','tpot_ms.p90'),limits)))
 
 def cluster_view(

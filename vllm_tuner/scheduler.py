@@ -4,6 +4,7 @@
 
 # %% ../nbs/345_scheduler.ipynb #c002
 from __future__ import annotations
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
@@ -16,8 +17,8 @@ from .units import ceil_div
 from .workloads import Requests
 
 # %% auto #0
-__all__ = ['Pool', 'pool', 'Server', 'turn', 'send', 'need', 'room', 'preempt', 'join', 'leave', 'release', 'done', 'fill',
-           'mixed', 'reap', 'stretch', 'lasts']
+__all__ = ['Pool', 'pool', 'Server', 'turn', 'send', 'line_up', 'need', 'room', 'victim', 'preempt', 'join', 'leave', 'release',
+           'done', 'fill', 'mixed', 'reap', 'stretch', 'lasts']
 
 # %% ../nbs/345_scheduler.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def _cap(s, size, sp):
 class Server:
     "The scheduler's state, and what it did"
     __slots__ = ('clock','clocks','cohorts','pool','budget','seats','chunked','delay','users','inp','out','hit','arrive','shared','t','k','n','ctx','used','incoming','queue','partial','live','ends','end','phases','weight',
-                 'serial','gate','width','whole','ahead','seen','first','finish','born','made','preempted','log','left')
+                 'serial','gate','width','whole','ahead','long','alone','rank','seen','first','finish','born','made','preempted','log','left')
 
     def __init__(self,
         clock:Clock,      # seconds
@@ -86,12 +87,15 @@ class Server:
         width:int=1,      # tokens that a decode takes from the budget: itself and its drafts
         whole:bool=True,  # a request enters only when its whole prompt fits into the cache
         ahead:bool=False, # a step is scheduled when the one before starts (asynchronous scheduling), not when it ends
+        long:int=0,       # tokens of one prompt in a step, 0 for no limit but the budget
+        alone:bool=True,  # who is alone may take the whole budget all the same
     ):
         self.clock,self.pool,self.budget,self.seats,self.chunked,self.delay,self.shared = clock,pool,budget,seats,chunked,delay,shared
         self.t,self.k,self.n,self.ctx,self.used,self.weight = 0.,0,0,0,pool.held(shared),0.
         self.queue,self.partial,self.live,self.ends,self.phases = deque(),[],{},[],[0]*pool.size
         self.clocks,self.cohorts = tuple(replace(clock, stages=k+1) for k in range(s)) if (s:=getattr(clock,'stages',1))>1 else (clock,),0
         self.log,self.preempted,self.serial,self.gate,self.width,self.whole,self.ahead,self.seen = [],0,serial,-1.,width,whole,ahead,0.
+        self.long,self.alone = long or budget,alone
 
     def serve(self,
         r:Requests, # in order of arrival
@@ -100,6 +104,7 @@ class Server:
         n = len(r)
         self.inp,self.out,self.hit = r.input.tolist(),r.output.tolist(),r.cached.tolist()
         times = r.arrival.tolist(); self.arrive = times[:]
+        self.rank = None if r.priority is None else list(zip(r.priority.tolist(), range(n)))
         self.first,self.finish,self.born,self.made,self.end = [0.]*n,[0.]*n,[0]*n,[0]*n,[-1]*n
         now = min(r.users or n, n)
         self.incoming,self.left = deque(),deque(zip(times[now:], range(now,n)))
@@ -118,7 +123,7 @@ def turn(self):
     "One step, or a stretch of equal ones; `False` when nothing is left"
     inc = self.incoming
     while inc and inc[0][0]<=self.seen:
-        self.queue.append(inc.popleft()[1])
+        self.line_up(inc.popleft()[1])
     calm = not self.n or self.room(1)
     p,pctx,ready = self.fill(calm) if self.partial or self.queue else (0,0.,())
     if p: self.mixed(p, pctx, ready)
@@ -135,6 +140,13 @@ def send(self, together):
     for i in together: self.incoming.append((self.gate, i))
 
 @_method
+def line_up(self, i, again=False):
+    "A request takes its place in the queue: at the end, at the front if it was thrown out, or by priority"
+    if self.rank is not None: insort(self.queue, i, key=self.rank.__getitem__)
+    elif again: self.queue.appendleft(i)
+    else: self.queue.append(i)
+
+@_method
 def need(self, k):
     "Blocks that the running requests need in the next `k` steps"
     s,ph,K = self.pool.size,self.phases,self.k
@@ -142,7 +154,7 @@ def need(self, k):
 
 @_method
 def room(self, k):
-    "Make room for `k` steps of decoding by throwing out who came last; whether nobody had to go"
+    "Make room for `k` steps of decoding by throwing somebody out; whether nobody had to go"
     calm = True
     while self.need(k)>self.pool.blocks-self.used and self.n+len(self.partial)>1:
         self.preempt(); calm = False
@@ -150,18 +162,25 @@ def room(self, k):
 
 # %% ../nbs/345_scheduler.ipynb #c010
 @_method
+def victim(self):
+    "Who has to go: who came last, under priorities the last of the least"
+    if self.rank is not None: return max([e[0] for e in self.partial]+list(self.live), key=self.rank.__getitem__)
+    return self.partial[-1][0] if self.partial else next(reversed(self.live))
+
+@_method
 def preempt(self):
-    "The last request gives its blocks back and waits in front"
+    "A request gives its blocks back and waits to be computed again"
     self.preempted += 1
-    if self.partial:
-        i,done,goal,extra = self.partial.pop()
-        self.release(i, done); self.used -= extra
-    else:
-        i = self.live.popitem()[0]
+    i = self.victim()
+    if i in self.live:
+        del self.live[i]
         made = self.k-self.born[i]
         self.leave(i, self.inp[i]+self.made[i]+made-1)
         self.made[i] += made; self.end[i] = -1
-    self.queue.appendleft(i)
+    else:
+        entry = next(e for e in self.partial if e[0]==i); self.partial.remove(entry)
+        self.release(i, entry[1]); self.used -= entry[3]
+    self.line_up(i, True)
 
 @_method
 def join(self, i):
@@ -205,10 +224,11 @@ def done(self, i, tokens):
 def fill(self, calm):
     "Prompt tokens of the next step, their pairs, and the requests whose prompt ends with it"
     budget,p,pctx,P = self.budget-self.n*self.width,0,0.,self.pool
+    most = self.budget if self.alone and self.n+len(self.partial)+len(self.queue)<2 else self.long
     for entry in self.partial[:]:
         i,a,goal,_ = entry
-        c = min(goal-a, budget)
-        if c<=0: break
+        c = min(goal-a, budget, most)
+        if c<=0 or entry not in self.partial: break
         new = P.held(a+c)-P.held(a)
         while new>P.blocks-self.used and entry in self.partial: self.preempt(); calm = False
         if entry not in self.partial: break
@@ -216,7 +236,7 @@ def fill(self, calm):
     while calm and self.queue and budget>0 and self.n+len(self.partial)<self.seats:
         i = self.queue[0]
         goal,a = self.inp[i]+self.made[i], self.hit[i]
-        c = min(goal-a, budget)
+        c = min(goal-a, budget, most)
         kept = P.fixed(self.inp[i]+self.out[i], self.shared)
         extra = P.fixed(self.inp[i]+self.out[i], self.shared, c)-kept
         first,all_ = (P.held(x)-P.held(min(self.shared,x))+kept+extra for x in (a+c,goal))

@@ -14,7 +14,7 @@ from .versions import at
 from .workloads import Requests, mean_rate, requests
 
 # %% auto #0
-__all__ = ['ACCEPTED', 'WHOLE_PROMPT', 'FILLED', 'Run', 'step_tokens', 'simulate', 'plot_timeline']
+__all__ = ['ACCEPTED', 'WHOLE_PROMPT', 'ALONE', 'FILLED', 'Run', 'step_tokens', 'longest_chunk', 'simulate', 'plot_timeline']
 
 # %% ../nbs/350_simulation.ipynb #c005
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +33,8 @@ class Run:
     longest_graph:int      # largest captured batch
     notes:tuple[str,...]=()# what the reader should know
     offered:float|None=None# requests per second that came, all replicas; `None` for a closed loop and a burst
+    counted:bool=False     # these requests were all that was asked, as in a benchmark: no window on what lasts
+    priority:np.ndarray|None=None # of each request, where they had any
 
     @property
     def ttft(self)->np.ndarray: # seconds
@@ -61,9 +63,9 @@ class Run:
         return self.replicas*len(self.arrival)/self.duration
 
     @property
-    def requests_per_second(self)->float: # lasting rate
-        "What came in an open loop, or what left while requests came, if a queue grew; else what `vllm bench serve` would print"
-        if self.offered is None: return self.bench_requests_per_second
+    def requests_per_second(self)->float: # of the run, or what lasts
+        "What `vllm bench serve` would print; of an open loop without an end what came, or what left while requests came, if a queue grew"
+        if self.offered is None or self.counted: return self.bench_requests_per_second
         return self.replicas*_left(self.arrival, self.finish) if self.saturated else self.offered
 
     def gaps(self)->tuple[np.ndarray,np.ndarray]: # seconds, how many tokens
@@ -80,7 +82,9 @@ def _cut(r, longest, capacity):
     notes = tuple(f'{n:,} of {len(r):,} requests {what}' for n,what in ((int(refused.sum()), f'were refused: their prompt does not fit max_model_len={longest:,} or the {capacity:,} tokens of the cache'),
                                                                          (int(cut.sum()), f'had their answer cut at max_model_len={longest:,} or at the {capacity:,} tokens of the cache')) if n)
     keep = ~refused
-    return Requests(r.arrival[keep], r.input[keep], out[keep], np.minimum(r.cached[keep], r.input[keep]-1), r.users), notes
+    return Requests(r.arrival[keep], r.input[keep], out[keep], np.minimum(r.cached[keep], r.input[keep]-1), r.users, priority=_of(r.priority,keep)), notes
+
+def _of(x, pick): return None if x is None else x[pick]
 
 def _plan(arch, device, e):
     "The cache as the memory ledger leaves it"
@@ -118,7 +122,22 @@ def _drafted(r, e, table):
 
 # %% ../nbs/350_simulation.ipynb #c012
 WHOLE_PROMPT = (((0,0,0), False), ((0,19,0), True))   # config/scheduler.py: scheduler_reserve_full_isl; before, the first chunk alone had to fit
+ALONE = (((0,0,0), False), ((0,31,0), True))          # v1/core/sched/scheduler.py: `long_prefill_token_threshold` spares a request that is alone
 
+def longest_chunk(
+    e, # `Engine`, resolved
+)->int: # tokens, 0 for no limit but the budget
+    "Tokens of one prompt in a step: as the flag says, else 4 % of `max_model_len` where several prompts may be in progress (config/scheduler.py, up to 0.26)"
+    return e.long_prefill_token_threshold or (int(.04*e.max_model_len) if e.max_num_partial_prefills>1 else 0)
+
+def _server(arch, device, e, speed, pool, shared):
+    "An idle server; replicas that share experts step as one"
+    c,t,s = clock(arch, device, e, speed),speed.table(),e.speculative_config
+    return Server(c, pool, e.max_num_batched_tokens*c.replicas, e.max_num_seqs*c.replicas, bool(e.enable_chunked_prefill), t['api']/2, min(shared, pool.tokens//2), t['api_serial'], 1+(s.num_speculative_tokens if s else 0),
+                  at(WHOLE_PROMPT, e.vllm_version), bool(e.async_scheduling), longest_chunk(e), at(ALONE, e.vllm_version))
+
+
+# %% ../nbs/350_simulation.ipynb #c012b
 def simulate(
     arch,                     # `ModelArch`
     device,                   # `Device`
@@ -131,21 +150,21 @@ def simulate(
     shared:int|None=None,     # first tokens that all prompts share and the cache holds once, `None` for what the profile says
 )->Run:
     "Play vLLM's scheduler over a list of requests"
-    e = engine.resolve(arch, device)
-    r = workload if isinstance(workload,Requests) else requests(workload, n or workload.num_requests or _enough(workload), seed)
-    together = clock(arch, device, e, speed).replicas       # replicas that share experts step as one
+    e,given = engine.resolve(arch, device),isinstance(workload,Requests)
+    r = workload if given else requests(workload, n or workload.num_requests or _enough(workload), seed)
+    together = clock(arch, device, e, speed).replicas
     r = _replica(r, e.data_parallel_size//together)
     p,short = _pool(arch, device, e, kv_tokens)
     p = replace(p, blocks=p.blocks*together)
     if r.blocks is not None: r = replace(r, cached=prefix_hits(r, p.tokens))   # what this cache holds, of what an endless one would find
     r,notes = _cut(r, e.max_model_len, p.tokens)
-    t = speed.table()
-    if shared is None: shared = 0 if isinstance(workload,Requests) else workload.prefix_tokens
+    if shared is None: shared = 0 if given else workload.prefix_tokens
     if not e.enable_prefix_caching: shared = 0
-    r = replace(r, cached=r.cached//p.unit*p.unit if e.enable_prefix_caching else np.zeros(len(r),np.int64))
-    s = Server(clock(arch, device, e, speed), p, e.max_num_batched_tokens*together, e.max_num_seqs*together, bool(e.enable_chunked_prefill), t['api']/2, min(shared, p.tokens//2), t['api_serial'],
-               1+(e.speculative_config.num_speculative_tokens if e.speculative_config else 0), at(WHOLE_PROMPT, e.vllm_version), bool(e.async_scheduling)).serve(_drafted(r, e, t))
-    return _run(s, r, e, p, t, short+notes, e.data_parallel_size//together)
+    r = replace(r, cached=r.cached//p.unit*p.unit if e.enable_prefix_caching else np.zeros(len(r),np.int64), priority=r.priority if e.scheduling_policy=='priority' else None)
+    s = _server(arch, device, e, speed, p, shared).serve(_drafted(r, e, speed.table()))
+    run = _run(s, r, e, p, speed.table(), short+notes, e.data_parallel_size//together)
+    return run if given or n or workload.trace is not None or workload.num_requests is None else replace(run, counted=True)
+
 
 # %% ../nbs/350_simulation.ipynb #c013
 def _run(s, r, e, p, t, notes, replicas):
@@ -156,7 +175,7 @@ def _run(s, r, e, p, t, notes, replicas):
     rate = mean_rate(arrive) if r.users is None else None
     full = rate is not None and _saturated(arrive, first, finish, steps)
     if full: notes += (f'{replicas*rate:,.4g} requests come every second, more than are answered: the queue grows as long as they come; the latencies are those of the first {replicas*len(arrive):,}',)
-    return Run(arrive, first+api, finish+api, r.input, r.output, steps, s.preempted, replicas, p, full, max(e.cudagraph_capture_sizes or (0,)), notes, rate and replicas*rate)
+    return Run(arrive, first+api, finish+api, r.input, r.output, steps, s.preempted, replicas, p, full, max(e.cudagraph_capture_sizes or (0,)), notes, rate and replicas*rate, priority=r.priority)
 
 FILLED = 4 # times as long as a long answer takes (the 90th percentile) must requests have come until a server counts as filled
 
@@ -189,7 +208,7 @@ def _replica(r, dp):
     if r.blocks is not None:
         mine = [r.blocks[a:b] for a,b in zip(r.offsets[:-1][pick],r.offsets[1:][pick])]
         part = dict(blocks=np.concatenate(mine), offsets=np.concatenate([[0],np.cumsum([len(m) for m in mine])]), block_size=r.block_size)
-    return Requests(r.arrival[pick], r.input[pick], r.output[pick], r.cached[pick], max(1, -(-r.users//dp)) if r.users else None, **part)
+    return Requests(r.arrival[pick], r.input[pick], r.output[pick], r.cached[pick], max(1, -(-r.users//dp)) if r.users else None, priority=_of(r.priority,pick), **part)
 
 def _enough(w):
     "Requests for a steady state"

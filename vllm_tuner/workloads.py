@@ -226,6 +226,7 @@ class Requests:
     blocks:np.ndarray|None=None  # hashes of the prompts' blocks, one request after the other, where a trace has them
     offsets:np.ndarray|None=None # where each request's hashes begin, one more than there are requests
     block_size:int=0     # tokens of one hashed block
+    priority:np.ndarray|None=None # lower is served first, under `--scheduling-policy priority`
 
     def __len__(self): return len(self.arrival)
 
