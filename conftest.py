@@ -16,12 +16,6 @@ AGAINST_MODULE = os.environ.get('NB_MODULE')=='1'
 DIRECTIVE = re.compile(r'^\s*#\s*\|\s*(\S+?):?(?:\s+(.*?))?\s*$', re.M)
 
 
-def skip_flags():
-    "Cells with these directives do not run unless asked for (settings.ini, tst_flags)"
-    from nbdev.config import get_config
-    return set(get_config().tst_flags.split()) - set(os.environ.get('NB_FLAGS', '').split())
-
-
 def directives(cell):
     "The `#| key value` lines of a cell"
     return {m[1]: (m[2] or '').lower() for m in DIRECTIVE.finditer(cell.source)}
@@ -69,7 +63,7 @@ class Notebook(pytest.File):
 
     def collect(self):
         from execnb.nbio import read_nb
-        section, module, skip = 'start', None, skip_flags()
+        section, module = 'start', None
         nb = read_nb(self.path)
         if any(c.cell_type=='raw' and re.search(r'skip_exec:\s*true', c.source) for c in nb.cells[:2]): return
         for i,cell in enumerate(nb.cells):
@@ -77,7 +71,7 @@ class Notebook(pytest.File):
             if cell.cell_type!='code' or not cell.source.strip(): continue
             told = directives(cell)
             if 'default_exp' in told: module = told['default_exp'].split()[0]
-            if told.get('eval')=='false' or skip & told.keys() or 'nbdev_export(' in cell.source: continue
+            if told.get('eval')=='false' or 'nbdev_export(' in cell.source: continue
             source = cell.source
             if AGAINST_MODULE and module and {'export','exports','exporti'} & told.keys():
                 name = 'vllm_tuner' if module=='__init__' else f'vllm_tuner.{module}'

@@ -1,5 +1,6 @@
 "The specification's names: every class, method, field, default and result key, and the laws that any answer must keep"
 import dataclasses, json, math, pickle
+from functools import lru_cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -54,10 +55,15 @@ def test_the_bounds_bind_the_search(low, high):
     assert low-1e-9 <= best.gpu_memory_utilization <= high+1e-9
 
 
+@lru_cache
+def score(metric, **weights):
+    "Of the best configuration for a small load whose target is this metric"
+    return vLLMConfigOptimizer('Qwen/Qwen3-0.6B', 24., AutotuningParameters(**weights), max_model_len=4096).search_optimal_config(WorkloadProfile.from_lengths(500, 100, max_concurrency=8, target_metric=metric)).performance_score
+
+
 @pytest.mark.parametrize('weight,metric', [('throughput_batch_weight', 'throughput'), ('throughput_graph_weight', 'throughput'), ('latency_graph_weight', 'latency'), ('latency_batch_weight', 'latency')])
 def test_a_weight_raises_the_score(weight, metric):
     "Every part of a score is positive, so that more weight on any is a higher score, in its own metric only"
-    score = lambda m, **kw: vLLMConfigOptimizer('Qwen/Qwen3-0.6B', 24., AutotuningParameters(**kw), max_model_len=4096).search_optimal_config(WorkloadProfile.from_lengths(500, 100, max_concurrency=8, target_metric=m)).performance_score
     more = {weight: 2*getattr(AutotuningParameters(), weight)}
     assert score(metric, **more) > score(metric)
     other = {'throughput': 'latency', 'latency': 'throughput'}[metric]
