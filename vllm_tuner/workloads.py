@@ -4,68 +4,17 @@
 
 # %% ../nbs/320_workloads.ipynb #c002
 from __future__ import annotations
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 import numpy as np
+from .distributions import Distribution
 from .metrics import Metrics, read_metrics
 from .trace_files import read_trace
 from .traces import Trace, burstiness
 from .units import real
 
 # %% auto #0
-__all__ = ['METRICS', 'DEFAULT_LENGTHS', 'SYNTHETIC', 'Distribution', 'WorkloadProfile', 'from_lengths', 'create_synthetic',
-           'of_trace', 'from_trace', 'from_metrics', 'Requests', 'mean_rate', 'requests', 'in_flight', 'plot_workload']
-
-# %% ../nbs/320_workloads.ipynb #c005
-class Distribution(dict):
-    "Values and their shares, which sum to one; frozen and hashable"
-    def __init__(self,
-        shares,       # {value: share}, or one value
-        name:str='distribution', # for messages
-    ):
-        shares = shares if isinstance(shares,Mapping) else {shares:1.}
-        pairs = [(real(v, f'a value of {name}', 0), real(p, f'a share in {name}', 0)) for v,p in shares.items()]
-        total = sum(p for _,p in pairs)
-        if not total: raise ValueError(f'{name} is {str(dict(shares))[:60]} but its shares must sum to more than 0')
-        if abs(total-1)>.01: raise ValueError(f'the shares in {name} sum to {total:.6g} but must sum to 1 (within 1 %); ' + ('divide them by 100' if abs(total-100)<1 else 'for counts use Distribution.from_counts'))
-        total = 1. if abs(total-1)<1e-9 else total
-        super().__init__(sorted((int(v) if v==int(v) else v, p/total) for v,p in pairs if p))
-
-    @classmethod
-    def from_counts(cls,
-        counts,       # {value: how often}, or an iterable of values
-        name:str='distribution', # for messages
-    )->Distribution:
-        "A distribution from how often each value occurred"
-        counts = counts if isinstance(counts,Mapping) else Counter(counts)
-        total = sum(real(n, f'a count in {name}', 0) for n in counts.values())
-        if not total: raise ValueError(f'{name} holds no counts; it needs at least one value that occurred')
-        return cls({v:n/total for v,n in counts.items()}, name)
-
-    def _frozen(self, *a, **kw): raise TypeError('a Distribution does not change; make a new one')
-    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _frozen
-    def __hash__(self): return hash(tuple(self.items()))
-    def __reduce__(self): return Distribution, (dict(self),)
-
-    @property
-    def mean(self)->float: # same unit as the values
-        "Expected value"
-        return sum(v*p for v,p in self.items())
-
-    def quantile(self,
-        q, # share(s) from 0 to 1
-    ):     # value(s) that this share of draws does not exceed
-        "Quantiles"
-        edges = np.cumsum(list(self.values()))
-        return np.array(list(self))[np.minimum(np.searchsorted(edges, np.asarray(q)-1e-12), len(self)-1)]
-
-    def sample(self,
-        n:int, # how many
-        rng,   # numpy generator
-    ):         # array of values
-        "Draws spread evenly over the quantiles and shuffled: small samples keep the mean"
-        return rng.permutation(self.quantile((np.arange(n)+rng.random())/max(n,1)))
+__all__ = ['METRICS', 'DEFAULT_LENGTHS', 'SYNTHETIC', 'WorkloadProfile', 'from_lengths', 'create_synthetic', 'of_trace',
+           'from_trace', 'from_metrics', 'Requests', 'mean_rate', 'requests', 'in_flight', 'plot_workload']
 
 # %% ../nbs/320_workloads.ipynb #c009
 METRICS = ('throughput','latency')
