@@ -56,18 +56,29 @@ class Reader:
         family:str='',      # `model_type`, for the defaults
         where:str='',       # part of the config, for messages
     ):
-        self.config,self.where,self.seen,self.layer,self.odd = config,where,set(),0,set()
+        self.config,self.where,self.seen,self.layer,self.odd,self.own = config,where,set(),0,set(),{}
         self.defaults = {**defaults(family.removesuffix('_text')), **defaults(family+'_text'), **defaults(family)} if family else {}
-        own = config.get('per_layer_config')
-        self.own = {int(k):v for k,v in own.items() if str(k).isdigit() and isinstance(v,dict)} if isinstance(own,dict) else {}
+        self.at()
+
+    def at(self,
+        layer:int=0, # its number
+        kind:str='', # how it mixes tokens
+    ):
+        "Stand at a layer: what the config says of it alone goes before what it says of all"
+        said = {**self.defaults, **self.config}
+        maps = lambda k: said[k] if isinstance(said.get(k),dict) else {}
+        window = {k[4:]:v for k,v in said.items() if str(k).startswith('swa_') and v is not None} if 'sliding' in kind else {}
+        other = maps('attention_other_setting') if kind and maps('attention_other_setting').get('attention_type')==kind else {}
+        listed = {k.removesuffix('_per_layer'):v[layer] for k,v in said.items() if str(k).endswith('_per_layer') and isinstance(v,(list,tuple)) and layer<len(v)}
+        alone = next((v for k,v in maps('per_layer_config').items() if str(k).isdigit() and int(k)==layer and isinstance(v,dict)), {})
+        self.layer,self.kind,self.own = layer,kind,{**window, **other, **listed, **alone}
 
     def __call__(self, key, default=None):
         "Value of a key under any of its names; a `null` in the file means that it is meant to be open"
         names = (key,*NAMES.get(key,()))
-        self.seen.update(names)
-        own = self.own.get(self.layer)
-        if own: key = next((n for n in names if n in own), None)
-        if own and key: return own[key]
+        self.seen.update(names, (f'swa_{n}' for n in names), (f'{n}_per_layer' for n in names))
+        own = next((n for n in names if self.own.get(n) is not None), None)
+        if own: return self.own[own]
         given = [self.config[n] for n in names if n in self.config]
         if given: return next((v for v in given if v is not None), default)
         return next((self.defaults[n] for n in names if self.defaults.get(n) is not None), default)

@@ -154,8 +154,8 @@ def _all_layers(c, h, f):
     if f=='longcat_flash': L = 2*(c.int('num_layers') or L//2)
     kinds,sparse,build = layer_kinds(c,h,L),sparse_layers(c,L),LAYERS.get(f,plain_layer)
     out = []
-    for i in range(L): c.layer = i; out.append(build(c,h,kinds[i],sparse[i]))
-    c.layer = 0
+    for i in range(L): c.at(i, kinds[i]); out.append(build(c,h,kinds[i],sparse[i]))
+    c.at()
     return out
 
 # %% ../nbs/150_configs.ipynb #288fbb1c

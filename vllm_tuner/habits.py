@@ -12,6 +12,7 @@ __all__ = ['HABITS', 'family']
 # %% ../nbs/135_habits.ipynb #c012
 _TABLE = '''
 llama4 arctic nemotron-nas mllama glm5_next:
+inkling: enorm
 qwen qwen2 qwen2_5 qwen2_moe dream: qkv no_o
 mimo: qkv no_o
 deepseek_v4: sinks hc

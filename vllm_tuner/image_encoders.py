@@ -112,6 +112,12 @@ def _mllama(c, H, top):
     return tower('image', c, parts, ch*p*p*E + E + pos + 4*E + 2*g, mlp(c.int('vision_output_dim') or 7680,H), tokens=k*tiles, patches=k*tiles)
 
 # %% ../nbs/115_image_encoders.ipynb #dcac40d3
+def _merged(c, top):
+    "Patches that become one token: a side squared, or the inverse of a ratio squared, whichever key says it; else two by two"
+    side = c.int('spatial_merge_size') or next((top[k] for k in ('downsample_factor','spatial_merge_size') if isinstance(top.get(k),int) and top[k]>0), 0)
+    ratio = top.get('downsample_ratio')
+    return side*side if side else round(1/ratio**2) if isinstance(ratio,float) and 0<ratio<=1 else 4
+
 def _moonvit(c, H, top):
     "Kimi: a table of positions that is interpolated, patches merged two by two (`moonvit.py`)"
     n,E,I,_,p,_,ch = facts(c)
@@ -124,13 +130,14 @@ def _moonvit(c, H, top):
 def _internvl(c, H, top):
     "Layer scales beside the norms; pixel shuffle makes one token of four patches"
     n,E,I,_,p,image,ch = facts(c)
-    k,m,qk = (image//p)**2,4*E,c.flag('qk_normalization') or c.flag('use_qk_norm')
+    s = _merged(c, top)
+    k,m,qk = (image//p)**2,s*E,c.flag('qk_normalization') or c.flag('use_qk_norm')
     bias = c.flag('qkv_bias') or c.flag('attention_bias')
     rms = c.config.get('norm_type')=='rms_norm'
     tiles = (top.get('max_dynamic_patch') or 12)+1
     divided,rest = blocks(n,E,I,qkv_bias=bias,norm_bias=not rms,extra=2*E+(2*E if qk else 0))
     attn,apart = n*(4*E*E+3*E*bias),c.config.get('model_type') in ('internvl_vision','interns1_vision')  # `interns1_vit.py` divides the feed-forward alone
-    return tower('image', c, (divided-attn,rest+attn*apart), ch*p*p*E + E + (k+1)*E + E + 2*m + mlp(m,H,H), tokens=k//4*tiles, patches=(k+1)*tiles, by_heads=attn*(not apart))
+    return tower('image', c, (divided-attn,rest+attn*apart), ch*p*p*E + E + (k+1)*E + E + 2*m + mlp(m,H,H), tokens=k//s*tiles, patches=(k+1)*tiles, by_heads=attn*(not apart))
 
 # %% ../nbs/115_image_encoders.ipynb #075372b6
 def _glm4v(c, H, top):
@@ -147,7 +154,8 @@ def _minimax(c, H, top):
     "MiniMax-M3: two projectors, before and after four patches become one"
     n,E,I,_,p,_,ch = facts(c)
     P = top.get('projector_hidden_size') or c.int('projection_dim') or H
-    return tower('image', c, blocks(n,E,I), 2*ch*p*p*E + 2*E, mlp(E,P,H) + mlp(4*H,P,H), tokens=5184, patches=20736)
+    s = _merged(c, top)
+    return tower('image', c, blocks(n,E,I), 2*ch*p*p*E + 2*E, mlp(E,P,H) + mlp(s*H,P,H), tokens=20736//s, patches=20736)
 
 def _step(c, H, top):
     "Step-3: layer scales, two convolutions that shrink, one matrix; the defaults are those of the class"
@@ -161,14 +169,15 @@ def _merged_siglip(c, H, top):
     parts,fixed,k = _vit(c, H, top)
     E,paddle = facts(c)[1],top.get('model_type')=='paddleocr_vl'
     if not paddle: k = c.int('num_patches') or 256; fixed = fixed-((facts(c)[5]//facts(c)[4])**2-k)*E
-    out = mlp(4*E, 4*E if paddle else top.get('projector_hidden_size') or 2560, H)
-    return tower('image', c, parts, fixed + (2*E if paddle else 8*E) + out*paddle, out*(not paddle), tokens=k//4, patches=k, unloaded=0 if paddle else _pooling_head(c))
+    s = _merged(c, top)
+    out = mlp(s*E, s*E if paddle else top.get('projector_hidden_size') or 2560, H)
+    return tower('image', c, parts, fixed + (2*E if paddle else 2*s*E) + out*paddle, out*(not paddle), tokens=k//s, patches=k, unloaded=0 if paddle else _pooling_head(c))
 
 def _cohere2_vision(c, H, top):
     "Four patches to a token, then a gated projector (Command-A-Vision)"
     parts,fixed,k = _vit(c, H, top)
-    E,A = facts(c)[1],top.get('alignment_intermediate_size') or 36864
-    return tower('image', c, parts, fixed, mlp(4*E,A) + mlp(A//2,H), tokens=k//4*13, patches=k*13)
+    E,A,s = facts(c)[1],top.get('alignment_intermediate_size') or 36864,_merged(c, top)
+    return tower('image', c, parts, fixed, mlp(s*E,A) + mlp(A//2,H), tokens=k//s*13, patches=k*13, unloaded=_pooling_head(c))
 
 def _idefics3(c, H, top):
     "`scale_factor` squared patches to a token, one matrix; sixteen tiles and a thumbnail (`idefics3.py`)"
@@ -245,11 +254,11 @@ def _cosmos_edge(c, H, top):
 
 # %% ../nbs/115_image_encoders.ipynb #6daaabdc
 def _glm_ocr(c, H, top):
-    "GLM-4.1V's encoder without positions, heads with norms, a merger as wide as the language model's feed-forward (`glm_ocr.py`)"
+    "GLM-4.1V's encoder without positions, heads with norms, a merger with a width of its own or as wide as the language model's feed-forward (`glm_ocr.py`, `models/glm5next`)"
     n,E,I,heads,p,_,ch = facts(c)
     I,out,s,t = c.int('intermediate_size') or I,c.int('out_hidden_size') or H,c.int('spatial_merge_size') or 2,c.int('temporal_patch_size') or 2
     bias,text = c.flag('attention_bias'),top.get('text_config') or {}
-    inner = text.get('intermediate_size') or 4*H
+    inner = c.int('projection_intermediate_size') or text.get('intermediate_size') or 4*H
     return tower('image', c, blocks(n,E,I,True,bias,bias,bias,norm_bias=False,extra=2*(E//heads)), ch*t*p*p*E + E + E + out*E*s*s + out + 2*out, out*out + 3*out*inner, tokens=6144, patches=6144*s*s, out=out)
 
 def _mobilenet(c, H, top):
@@ -265,7 +274,7 @@ IMAGES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_enc
     'kimi_vl':_moonvit, 'moonvit':_moonvit, 'intern_vit_6b':_internvl, 'internvl_vision':_internvl, 'internvl_chat':_internvl, 'glm4v':_glm4v, 'glm4v_moe':_glm4v, 'glm4v_vision':_glm4v,
     'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax, 'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3,
     'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip, 'cohere2_vision':_cohere2_vision, 'gemma3n_vision':_mobilenet, 'aria':_aria, 'llava':_llava, 'llava_next':_llava, 'llava_next_video':_llava, 'llava_onevision':_llava, 'blip-2':_blip2, 'blip_2_vision_model':_blip2,
-    'ernie4_5_vl_moe':_ernie, 'ernie4_5_vl':_ernie, 'ernie4_5_vl_moe_vision':_ernie, 'exaone4_5_vision':_qwen25_vl, 'glm_ocr':_glm_ocr, 'glm_ocr_vision':_glm_ocr, 'molmo2':_molmo2,
+    'ernie4_5_vl_moe':_ernie, 'ernie4_5_vl':_ernie, 'ernie4_5_vl_moe_vision':_ernie, 'exaone4_5_vision':_qwen25_vl, 'glm_ocr':_glm_ocr, 'glm_ocr_vision':_glm_ocr, 'glm5_next':_glm_ocr, 'glm5_next_vision':_glm_ocr, 'molmo2':_molmo2,
     'minicpmv4_6':_minicpm46, 'minicpmv4_7':_minicpm46, 'minicpm_ocr':_minicpm46, 'muse_glimmer':_muse, 'muse_glimmer_vision':_muse, 'radio':_radio, 'Llama_Nemotron_Nano_VL':_radio, 'NemotronH_Nano_VL_V2':_radio, 'interns1':_internvl, 'interns1_vision':_internvl, 'skywork_chat':_internvl, 'h2ovl_chat':_internvl, 'NVLM_D':_internvl, 'nemotron_h_omni':_radio, 'qianfan_ocr':_internvl,
     'qianfan_ocr_vision':_internvl, 'cosmos3_edge':_cosmos_edge, 'cosmos3_edge_vision':_cosmos_edge}
 

@@ -154,13 +154,18 @@ def _cross(c, h, kind, sparse):
 
 # %% ../nbs/145_layer_rules.ipynb #62532ef4
 def _mimo_v2(c, h, kind, sparse):
-    "MiMo-V2: windows have heads of their own, and sinks"
-    local = kind=='sliding_attention'
-    p = 'swa_' if local else ''
-    n,d = c.int(p+'num_attention_heads') or c.need('num_attention_heads'),c.int(p+'head_dim') or c.need('head_dim')
-    a = attention(c, h, kind, heads=n, head_dim=d, kv_heads=c.int(p+'num_key_value_heads') or c.int('num_key_value_heads'), v_head_dim=c.int(p+'v_head_dim') or c.int('v_head_dim'),
-                  sinks=c.flag('add_swa_attention_sink_bias' if local else 'add_full_attention_sink_bias'))
+    "MiMo-V2: values narrower than keys, and sinks"
+    a = attention(c, h, kind, v_head_dim=c.int('v_head_dim'), sinks=c.flag('add_swa_attention_sink_bias' if kind=='sliding_attention' else 'add_full_attention_sink_bias'))
     return Layers(1, a, moe(c,h) if sparse else dense(c,h))
+
+def _inkling(c, h, kind, sparse):
+    "Inkling: positions by distance (a projection and a table), four short convolutions a layer, a router that scores the shared experts too (vllm 0.33 `models/inkling`)"
+    H,n,d,r,local = c.need('hidden_size'),c.need('num_attention_heads'),c.need('head_dim'),c.int('d_rel') or 16,'sliding' in kind
+    kv,k,window = shared_heads(c,n),c.int('sconv_kernel_size') or c.int('conv_kernel_size') or 4,c.int('sliding_window') or 512
+    a = Attention(n, kv, d, window=window if local else None, qk_norm='head', extra=H*n*r + r*(window if local else c.int('rel_extent') or 1024) + 2*kv*d*k)
+    m = moe(c,h) if sparse else replace(dense(c,h), extra=1)
+    if sparse: m = replace(m, extra=m.extra + (c.int('n_shared_experts') or 0)*H + 1)
+    return Layers(1, a, m, extra=2*H*k)
 
 def _gemma4(c, h, kind, sparse):
     "Gemma-3n and -4: wide heads where everything is seen, keys as values, later layers reading earlier caches, a small input per layer"
@@ -223,4 +228,4 @@ def _dory(c, h, kind, sparse):
 
 # %% ../nbs/145_layer_rules.ipynb #15a6183f
 LAYERS = {'dory':_dory, 'hrm_text':_hrm, 'embedding_gemma2':_gemma4, 'nemotron_h':single, 'nemotron_h_puzzle':single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
-           'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
+           'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'inkling':_inkling, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}

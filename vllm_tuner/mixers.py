@@ -64,6 +64,7 @@ def biases(
 )->tuple:         # of qkv, of the output projection, of the feed-forward
     "Which of qkv, o, mlp have a bias"
     f = c.flag
+    if c('enable_bias') is False: return False,False,False  # OPT's switch
     both = f('attention_bias') or f('use_bias') and 'nope' not in h or f('add_bias_linear') or f('bias')
     qkv = 'qkv' in h or both or f('qkv_bias') or f('use_qkv_bias') or f('add_qkv_bias')
     o = c('attention_out_bias')
@@ -130,7 +131,7 @@ def attention(
 # %% ../nbs/140_mixers.ipynb #c004
 def _indexer(c):
     "The indexer of this layer, `None` without one"
-    if not c.int('index_topk') or not c.int('index_n_heads'): return None
+    if not c.int('index_topk') or not c.int('index_n_heads') or c.kind=='sliding_attention': return None
     kinds,freq,skip = c.seq('indexer_types'),c.int('index_topk_freq') or 1,c.int('index_skip_topk_offset') or 0
     owns = kinds[c.layer]!='shared' if c.layer<len(kinds) else c.layer<skip or (c.layer-skip)%freq==0 if freq>1 else True
     return Indexer(c.int('index_n_heads'), c.int('index_head_dim',128), c.int('index_topk'), owns)
@@ -238,6 +239,7 @@ def _indexed(c, L):
     if c.seq('attn_layer_indices'): s = c.seq('attn_layer_indices'); return _words(L, lambda i: i in s, full, 'mamba')
     if c.int('attn_layer_period'): p,o = c.int('attn_layer_period'),c.int('attn_layer_offset',0); return _words(L, lambda i: i%p==o, full, 'mamba')
     if c.seq('hybrid_layer_pattern'): s = c.seq('hybrid_layer_pattern'); return _words(L, lambda i: i<len(s) and s[i]==1, 'sliding_attention', full)
+    if c.seq('local_layer_ids'): s = c.seq('local_layer_ids'); return _words(L, lambda i: i in s, 'sliding_attention', full)
     if c.seq('cross_attention_layers'): s = c.seq('cross_attention_layers'); return _words(L, lambda i: i in s, 'cross_attention', full)
     if c.int('full_attention_interval') and c.int('linear_num_value_heads'): p = c.int('full_attention_interval'); return _words(L, lambda i: (i+1)%p==0, full, lin)
     if c.int('layer_group_size') and c('linear_attn_type',c('group_norm_size')): p = c.int('layer_group_size'); return _words(L, lambda i: (i+1)%p==0 or i>=L//p*p, full, lin)
