@@ -52,6 +52,8 @@ _HOME = {
     'page': 'Page',
     'api': 'vLLMPerformanceModel vLLMConfigOptimizer optimize_vllm_config_for_cluster Result',
 }
+
+# %% ../nbs/699_init.ipynb #fdc3cf7f
 _WHERE = {name:module for module,names in _HOME.items() for name in names.split()}
 __doc__ = 'What vLLM will do with your GPU: the memory ledger, the KV cache, the speed and the best flags, with no GPU and no engine'
 

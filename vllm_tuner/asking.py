@@ -127,6 +127,7 @@ class Subject:
         n = self.engine.world_size*self.engine.data_parallel_size
         return f'{self.name} on {f"{n} x " if n>1 else ""}{self.device.name}'
 
+# %% ../nbs/610_asking.ipynb #5cf7d604
 def profile(a:Ask): # `AutotuningParameters`
     "The corrections that `--profile` names"
     from vllm_tuner.engine import AutotuningParameters
@@ -145,6 +146,7 @@ def with_file(
     base = read_config(read_file(cmd.other[i+1], 2**20), version)[0]
     return replace(cmd, model=cmd.model or base.model, flags=tuple({**dict(base.flags),**dict(cmd.flags)}.items()), other=base.other+cmd.other[:i]+cmd.other[i+2:], problems=cmd.problems+base.problems)
 
+# %% ../nbs/610_asking.ipynb #b280ed58
 def subject(
     a:Ask,        # what was typed
     command=None, # a `Command` that says it, `None` for the words
@@ -193,6 +195,7 @@ def _rate(x, name): return real(x, name, 1e-9, 1e9, 'give requests per second')
 
 def _count(x, name): return int(real(human_int(x,name), name, 1, 1_000_000, 'a steady state shows within some thousand'))  # a million take a minute to play
 
+# %% ../nbs/610_asking.ipynb #69c57671
 _LEAST = {'context':'min_context', 'concurrency':'min_concurrency', 'throughput':'min_output_tokens_per_second'} # what has to be there, at least
 
 def limits(a:Ask): # `SLO`

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 from .engine import Engine
-from .flags import to_env, to_flags
+from .flags import serve_words, to_env
 from .metrics import samples
 from .units import real
 from .workloads import WorkloadProfile
@@ -58,7 +58,7 @@ class LiveServer:
         extra:tuple[str,...]=(), # further words
     ):
         self.port,self.log,self.timeout = free_port(),Path(log),real(timeout,'timeout',.1)
-        self.words = [*start,'serve',*(['--model='+model] if model.startswith('-') else [model]),*to_flags(engine),*extra,'--host','127.0.0.1','--port',str(self.port)]
+        self.words = [*start,*serve_words(model,engine),*extra,'--host','127.0.0.1','--port',str(self.port)]
         self.env = {**os.environ,**(env or {}),**to_env(engine)}
         self.url,self.proc = f'http://127.0.0.1:{self.port}',None
 

@@ -37,6 +37,7 @@ def _misplaced(argv)->str:
     owners = [k for k,row in COMMANDS.items() if bad and of[bad] in row[3]]
     return f"`vllm-tuner {name}` has no {bad}; {', '.join(owners)} {'have' if len(owners)>1 else 'has'} it" if bad else ''
 
+# %% ../nbs/670_cli.ipynb #35bfb28c
 def asked(argv)->Ask:
     "Split what was typed: ours, vLLM's, and what stands behind ` -- `"
     argv = list(argv)
@@ -64,6 +65,7 @@ def _failed(ex, argv)->int: # exit code
     print(f'vllm-tuner: {said}', file=sys.stderr)
     return 3 if ours else 2
 
+# %% ../nbs/670_cli.ipynb #ee6cdc40
 def run(argv)->int: # exit code
     "One command"
     try:

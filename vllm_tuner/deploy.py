@@ -10,7 +10,7 @@ from .candidates import heaviest
 from .units import ceil_div
 from .versions import release
 from .engine import Engine
-from .flags import flag_kind, settings, to_env, to_flags
+from .flags import flag_kind, serve_words, settings, to_env, to_flags
 
 # %% auto #0
 __all__ = ['HEADROOM', 'TARGETS', 'Deployment', 'deployment', 'further', 'words', 'serve', 'comment', 'dump', 'config_yaml',
@@ -88,10 +88,9 @@ def words(
     port:bool=False,    # with `--host` and `--port`
 )->list[str]:           # unquoted, 'vllm' first
     "The command as a list of words: nothing in it is interpreted by anyone"
-    model = ['--model='+d.model] if d.model.startswith('-') else [d.model]
     taken = ('host','port') if port else ()
     more = [w for k,v in further(d).items() if k not in taken for w in ([f'--{k}'] if v is True else [f'--{k}',*([v] if isinstance(v,str) else v)])]
-    return ['vllm','serve',*model,*to_flags(d.engine),*more, *(['--host','0.0.0.0','--port',str(d.port)] if port else [])]
+    return ['vllm', *serve_words(d.model,d.engine), *more, *(['--host','0.0.0.0','--port',str(d.port)] if port else [])]
 
 def serve(
     plan,        # a `Plan` or `Deployment`

@@ -14,8 +14,8 @@ from .engine import Engine
 from .units import human_int, real
 
 # %% auto #0
-__all__ = ['flag_kind', 'serves', 'first_release', 'lacks', 'settings', 'to_env', 'to_flags', 'Command', 'read_settings',
-           'read_command']
+__all__ = ['flag_kind', 'serves', 'first_release', 'lacks', 'settings', 'to_env', 'to_flags', 'serve_words', 'serve_line',
+           'Command', 'read_settings', 'read_command']
 
 # %% ../nbs/180_flags.ipynb #c005
 @lru_cache(1)
@@ -113,6 +113,21 @@ def to_flags(
         elif isinstance(value,list): words += ['--'+name, *map(str,value)]
         else: words += ['--'+name, f'{value:g}' if isinstance(value,float) else str(value)]
     return tuple(words)
+
+# %% ../nbs/180_flags.ipynb #94555f17
+def serve_words(
+    model:str,     # id or path
+    engine:Engine, # what was set
+)->list[str]:      # unquoted, behind 'vllm'
+    "`serve`, the model and the flags as words: nothing in them is interpreted by anyone"
+    return ['serve', f'--model={model}' if model.startswith('-') else model, *to_flags(engine)]
+
+def serve_line(
+    model:str,     # id or path
+    engine:Engine, # what was set
+)->str:            # for a POSIX shell
+    "`vllm serve` with the flags that differ from vLLM's defaults, every word quoted"
+    return ' '.join([f'{k}={shlex.quote(v)}' for k,v in to_env(engine).items()] + [shlex.join(['vllm',*serve_words(model,engine)])])
 
 # %% ../nbs/180_flags.ipynb #c014
 _SHORT = {'-tp':'--tensor-parallel-size','-pp':'--pipeline-parallel-size','-dp':'--data-parallel-size','-dcp':'--decode-context-parallel-size','-pcp':'--prefill-context-parallel-size','-ep':'--enable-expert-parallel',

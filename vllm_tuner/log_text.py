@@ -13,7 +13,9 @@ from .units import user_path
 __all__ = ['LONGEST_LINE', 'ANSI', 'open_log', 'decoded', 'pieces', 'widths_of', 'rejoined', 'unwrap', 'writer', 'stranger']
 
 # %% ../nbs/500_log_text.ipynb #c005
-def open_log(source):
+def open_log(
+    source, # text, bytes, a path, an open file, or '-' for standard input
+):          # stream or text, and what to call it in a message
     "A readable stream or text, and what to call it"
     if source=='-' or source is sys.stdin: return sys.stdin, 'standard input'
     if isinstance(source,bytes): return decoded(source), 'the text'
@@ -29,14 +31,20 @@ def open_log(source):
     if not isinstance(source,str): raise ValueError(f'a {type(source).__name__} is no log; give text, a path, a file object, or {chr(39)}-{chr(39)} for standard input')
     return source, 'the text'
 
-def decoded(b): return b.decode('utf-16' if b[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', 'replace')
+def decoded(
+    b:bytes, # UTF-8, or UTF-16 with its mark
+)->str:
+    "Bytes as text"
+    return b.decode('utf-16' if b[:2] in (b'\xff\xfe',b'\xfe\xff') else 'utf-8', 'replace')
 
 # %% ../nbs/500_log_text.ipynb #c008
 _CHUNK,LONGEST_LINE = 2**20, 2**16                 # characters of a piece, of a line
 ANSI = re.compile(r'\x1b\[[0-9;?]{0,20}[A-Za-z]|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)|(?:\\u001b|\\x1b|\\033|#033)\[[0-9;]{0,20}m')
 _PROCESS = re.compile(r'\(([A-Za-z]\w{0,40}(?:[ _](?:rank=)?\w{1,12}){0,3}?) pid=(\d{1,9})(?:, ip=([\w.:]{1,45}))?\)')
 
-def pieces(source):
+def pieces(
+    source, # text or a stream
+):          # strings of about a megabyte
     "Text in pieces that end with a line, from text or a stream; over-long lines are cut"
     read = iter(lambda: source.read(_CHUNK), '') if hasattr(source,'read') else (source[i:i+_CHUNK] for i in range(0,len(source),_CHUNK))
     rest,skipping = '',False
@@ -76,7 +84,9 @@ def rejoined(
     return '\n'.join(out)
 
 # %% ../nbs/500_log_text.ipynb #c011
-def unwrap(line):
+def unwrap(
+    line:str, # as it stands in the log
+)->str:       # the message, or the line itself
     "The message inside a line that is JSON (docker, journald, structured logging)"
     s = line.lstrip()
     if s[:1]!='{' or '"' not in s[:40]: return line
@@ -87,7 +97,9 @@ def unwrap(line):
         if isinstance(v,list) and v and all(isinstance(c,int) and 0<=c<256 for c in v): return bytes(v).decode('utf-8','replace')  # journald writes coloured lines as bytes
     return line
 
-def writer(head):
+def writer(
+    head:str, # beginning of a line
+)->str:       # such as 'Worker_TP1', '' where none is named
     "The process that wrote a line, without its number where its name is unique"
     m = _PROCESS.search(head)
     if not m: return ''
@@ -97,7 +109,11 @@ def writer(head):
 # %% ../nbs/500_log_text.ipynb #c014
 _OTHERS = (('SGLang',('sglang','server_args=ServerArgs(')), ('llama.cpp',('llama_model_loader','llm_load_tensors','load_tensors:')), ('Ollama',('ollama',)), ('Text Generation Inference',('text_generation_launcher','text-generation-router')), ('TensorRT-LLM',('[TensorRT-LLM]','tensorrt_llm')))
 
-def stranger(head, lines, name):
+def stranger(
+    head:str,  # beginning of the text
+    lines:int, # how many there are
+    name:str,  # of the source, for the message
+)->str:
     "The complaint about a text that vLLM did not write"
     if not head.strip(): return f'{name} is empty; give the text that vLLM printed while it started'
     if '\0' in head[:4096] or sum(c<' ' and c not in '\t\n\r\x1b\f' or c=='\ufffd' for c in head[:4096])>.05*min(len(head),4096): return f'{name} is not text (it looks like a binary file); give the log that vLLM printed'

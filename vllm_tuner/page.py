@@ -141,6 +141,7 @@ def _stacked(b:Table, align:str):
         for h,x in zip(b.head[1:],row[1:]): t.add_row(_said(f'    {h}','dim'), _said(x)) if h else t.add_row('  ', _said(x))
         yield t
 
+# %% ../nbs/620_page.ipynb #52bcf45d
 def _rich_notes(b:Notes, width:int):
     "A coloured word, the sentence, what to do"
     t = _grid(('left',True,None),('left',False,None))
@@ -190,6 +191,7 @@ def _html_table(b:Table):
     head = '<tr>'+''.join(_cell(h,a,'th') for h,a in zip(b.head,align))+'</tr>' if any(b.head) else ''
     return f'<table>{head}{rows}</table>'
 
+# %% ../nbs/620_page.ipynb #0ff218b2
 def _html_notes(b:Notes):
     word = lambda level: f'<b style="border-left:.4em solid {LEVELS[level][1]};padding-left:.4em">{LEVELS[level][0]}</b> ' if level in LEVELS else ''
     return '<ul style="margin:0">' + ''.join(f'<li>{word(l)}{esc(what)}' + (f'<br><code>{esc(fix)}</code>' if fix else '') + '</li>' for l,what,fix in b.rows) + '</ul>'
@@ -218,6 +220,7 @@ def _md_table(head, rows, align)->str:
 
 def _md_notes(b:Notes): return '\n'.join(f'- {"**"+l+"** " if l else ""}{_md(what)}' + (f'  \n  {_tick(fix)}' if fix else '') for l,what,fix in b.rows)
 
+# %% ../nbs/620_page.ipynb #1feeea61
 _MARKDOWN = {Bars: lambda b: _md_table(('','GiB','share'), [(l,f'{n/GiB:.2f}',f'{n/b.total:.1%}') for l,n,_,_ in b.rows], 'lrr'),
              Table: lambda b: _md_table(b.head, b.rows, b.align or 'l'*len(b.head)), Notes: _md_notes, Code: lambda b: f'~~~{b.lang}\n{b.text}\n~~~'}
 

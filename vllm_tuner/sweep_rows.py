@@ -4,7 +4,7 @@
 
 # %% ../nbs/470_sweep_rows.ipynb #c002
 from __future__ import annotations
-import hashlib, json, shlex
+import hashlib, json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -13,7 +13,7 @@ from pathlib import Path
 from .candidates import candidate
 from .devices import device
 from .engine import Engine
-from .flags import to_env, to_flags
+from .flags import serve_line
 from .goals import OBJECTIVES, per_million, price, slo_of
 from .models import arch
 from .optimizer import search
@@ -21,7 +21,7 @@ from .units import gib
 from .workloads import SYNTHETIC, WorkloadProfile
 
 # %% auto #0
-__all__ = ['KEYS', 'SHORT', 'LENGTHS', 'COLUMNS', 'points', 'point_id', 'workload_of', 'load_sweep', 'command', 'row']
+__all__ = ['KEYS', 'SHORT', 'LENGTHS', 'COLUMNS', 'points', 'point_id', 'workload_of', 'load_sweep', 'row']
 
 # %% ../nbs/470_sweep_rows.ipynb #c005
 KEYS = {'models','gpus','workloads','layouts','flags','slo','tune','objective','prices','vllm_version'}  # of a sweep
@@ -94,14 +94,6 @@ def load_sweep(
 COLUMNS = ('id','model','gpu','workload','layout','flags','status','reason','gpus','max_model_len','weights_gib','activation_gib','cuda_graph_gib','non_torch_gib','kv_cache_gib','kv_tokens','concurrency','output_tokens_per_second',
            'requests_per_second','ttft_p50_ms','ttft_p99_ms','tpot_mean_ms','tpot_p99_ms','e2e_mean_ms','graph_coverage','preemptions','dollars_per_million','command')
 
-def command(
-    model:str,     # id or path
-    engine:Engine, # flags
-)->str:            # for a POSIX shell
-    "The `vllm serve` command, every word quoted"
-    words = ['vllm','serve',*(['--model='+model] if model.startswith('-') else [model]),*to_flags(engine)]
-    return ' '.join([f'{k}={shlex.quote(v)}' for k,v in to_env(engine).items()] + [shlex.quote(x) for x in words])
-
 @lru_cache(256)
 def _arch(text): return arch(json.loads(text))
 
@@ -116,7 +108,7 @@ def _outcome(p:dict)->dict:
         c = plan.choice or plan.baseline
     else: c = candidate(a, d, e, w, slo)
     return {**_ledger(c), **_figures(c, price(d,p.get('prices'))), 'status':'refused' if c.refused else 'limit missed' if c.broken else 'ok', 'reason':c.refused or '; '.join(map(str,c.broken)),
-            'command':'' if c.refused else command(a.name or str(p['model']), c.engine), 'gpus':c.gpus}
+            'command':'' if c.refused else serve_line(a.name or str(p['model']), c.engine), 'gpus':c.gpus}
 
 def _ledger(c):
     "Memory columns"

@@ -4,7 +4,7 @@
 
 # %% ../nbs/600_views.ipynb #c002
 from __future__ import annotations
-import json, math, shlex
+import json, math
 from dataclasses import dataclass, asdict, replace
 from functools import lru_cache
 from .units import gib, show_bytes
@@ -13,7 +13,7 @@ from .svg import lines, stacked
 from .devices import device, devices
 from .models import arch, catalogue
 from .engine import Engine
-from .flags import to_flags
+from .flags import serve_line
 from .cuda_graphs import coverage, padded
 from .memory import memory
 from .validation import check
@@ -21,7 +21,7 @@ from .explaining import explain, explanation_rows
 
 # %% auto #0
 __all__ = ['VERSIONS', 'SAMPLE_LOG', 'LONGEST_PASTE', 'VIEWS', 'Control', 'steps', 'engine_controls', 'read_engine', 'nouns',
-           'headline', 'facts', 'grid', 'finding_list', 'command', 'message', 'serve_line', 'ledger_svg', 'memory_view',
+           'headline', 'facts', 'grid', 'finding_list', 'command', 'message', 'ledger_svg', 'memory_view',
            'batch_sizes', 'graph_controls', 'tradeoff_view', 'log_controls', 'log_view', 'safe', 'controls', 'render']
 
 # %% ../nbs/600_views.ipynb #c005
@@ -102,6 +102,7 @@ def grid(
     cells = lambda r,tag: '<tr>'+''.join(f'<{tag} style="text-align:{"right" if i else "left"};padding:.1em 1em .1em 0;font-variant-numeric:tabular-nums">{esc(c)}</{tag}>' for i,c in enumerate(r))+'</tr>'
     return f'<table style="font-size:.85em;border-collapse:collapse"><thead>{cells(rows[0],"th")}</thead><tbody>{"".join(cells(r,"td") for r in rows[1:])}</tbody></table>'
 
+# %% ../nbs/600_views.ipynb #d983d680
 def finding_list(
     found:list, # `Finding`s
     most:int=6, # shown at most
@@ -129,13 +130,6 @@ def message(
 # %% ../nbs/600_views.ipynb #c016
 _ORDER = ('weights','activation','non_torch','cuda_graph','kv_cache')
 
-def serve_line(
-    model:str,     # id or path
-    engine:Engine, # flags
-)->str:
-    "`vllm serve` with the flags that differ from vLLM's defaults"
-    return shlex.join(['vllm','serve',model,*to_flags(engine)])
-
 def ledger_svg(
     m,      # `Memory`
     d,      # `Device`
@@ -146,6 +140,7 @@ def ledger_svg(
     label = f'Memory of one {d.name}: ' + ', '.join(f'{n} {v:.2f} GiB' for n,v,*_ in parts)
     return stacked([*parts, (TERMS['outside'][0], rest, TERMS['outside'][1], None)], gib(m.total), label, marks=(('budget', gib(m.requested)),))
 
+# %% ../nbs/600_views.ipynb #f2246fb6
 def memory_view(
     **state, # setting -> text, see `engine_controls`
 )->str:      # HTML
@@ -193,6 +188,7 @@ def _graph_points(a, d, e, batches):
         out.append((top, max(m.plan.kv_tokens,0), 100*coverage(m.engine.cudagraph_capture_sizes or (), batches)))
     return out
 
+# %% ../nbs/600_views.ipynb #58ffc2e5
 def tradeoff_view(
     **state, # setting -> text, see `graph_controls`
 )->str:      # HTML
@@ -233,6 +229,7 @@ def log_controls()->tuple[Control,...]:
     return (replace(own['model'], value='', help='Where the log does not name it'), replace(own['gpu'], value='', options=(('as in the log',''),*own['gpu'].options), help='Where the log does not name it'),
             Control('log','Start-up log','text',SAMPLE_LOG, (), 'What vLLM printed from its start until it was ready'))
 
+# %% ../nbs/600_views.ipynb #da994af4
 def _bars(x):
     "The observed ledger over the predicted one"
     seen = {t.name:t for t in x.terms}
@@ -263,6 +260,7 @@ def safe(
     except ValueError as e: return message(str(e)[:2000])
     except Exception as e: return message(f'This configuration could not be computed ({type(e).__name__}). Please report it with the settings shown.')
 
+# %% ../nbs/600_views.ipynb #2c1d1e93
 def controls(
     name:str, # a view
 )->str:       # JSON list
