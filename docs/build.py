@@ -56,9 +56,10 @@ def table(obj):
     import inspect
     try: docs = docments(obj, full=True, returns=True)
     except (TypeError, OSError): return ''
+    starred = dict(re.findall(r'^\s*\*\*(\w+),\s*# (.*)$', inspect.getsource(obj), re.M))  # docments passes these by
     anno = lambda a: '' if a is None or a is inspect._empty else f'`{cell_text(a if isinstance(a, str) else getattr(a, "__name__", a))}`'
     default = lambda d: '' if d is inspect._empty or str(d).startswith('Field(') else f'`{cell_text(repr(d))[:60]}`'
-    rows = [(f'**`{k}`**', anno(d.anno), default(d.default), cell_text(d.docment or '')) for k,d in docs.items() if k not in ('return', 'self')]
+    rows = [(f'**`{k}`**', anno(d.anno), default(d.default), cell_text(d.docment or starred.get(k) or '')) for k,d in docs.items() if k not in ('return', 'self')]
     if (ret := docs.get('return')) and ret.anno not in (None, inspect._empty) and not inspect.isclass(obj): rows.append(('*returns*', anno(ret.anno), '', cell_text(ret.docment or '')))
     return '\n'.join(['| | type | default | meaning |', '|---|---|---|---|'] + ['| ' + ' | '.join(r) + ' |' for r in rows]) if rows else ''
 
@@ -118,8 +119,10 @@ def translate(nb, here, symbols):
             names = public_names(text) if exported(text) else []
             if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
             alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
+            if text.startswith('!'): cells.append(markdown(f'```bash\n{text[1:].strip()}\n```'))
             outputs = [richest(dict(o, execution_count=None) if o['output_type']=='execute_result' else o) for o in joined(cell.get('outputs', []))]
-            meta = {'tags': ['remove-input' if quiet(text) else 'hide-input']} if exported(text) or quiet(text) or here.startswith('accuracy/') and text.count('\n')>2 else {}
+            unseen = quiet(text) or text.startswith('!')  # a shell command is shown as one
+            meta = {'tags': ['remove-input' if unseen else 'hide-input']} if exported(text) or unseen or here.startswith('accuracy/') else {}
             if alt: meta['mystnb'] = {'image': {'alt': alt[1].strip()}}
             cells.append({'cell_type': 'code', 'metadata': meta, 'execution_count': None, 'source': DIRECTIVE.sub('', text).strip(), 'outputs': outputs})
     cells = [c for c in cells if source(c).strip()]

@@ -17,7 +17,8 @@ from .views import Control, VIEWS, command, engine_controls, facts, finding_list
 from .devices import node, nodes
 from .models import arch
 from .workloads import from_lengths
-from .serving import summary
+from .service_levels import capacity
+from .serving import predict
 from .simulation import simulate
 from .validation import check
 from .frontier import nondominated
@@ -45,13 +46,22 @@ def _asked(state, rate):
     return from_lengths(real(state['input_len'],'Prompt',1,1e7), real(state['output_len'],'Answer',1,1e6), requests_per_second=rate, spread=.5)
 
 @lru_cache(256)
+def _most(a, d, e, lengths, limits=(None,None)):
+    "The highest rate that a server keeps up with, within limits on the 90th percentiles of TTFT and TPOT, ms"
+    return capacity(a, d, e, _asked(dict(zip(('input_len','output_len'),lengths)),None), *limits, precision=.05).requests_per_second
+
+@lru_cache(256)
 def _curve(a, d, e, lengths):
-    "Highest rate, and at shares of it the 90th percentiles of TTFT and TPOT, ms"
-    state = dict(zip(('input_len','output_len'), lengths))
-    top = summary(simulate(a,d,e,_asked(state,None),400), None).requests_per_second
-    rates = [top*f for f in (.05,.3,.6,.8,1.,1.15)] if top>0 else []
-    runs = [summary(simulate(a,d,e,_asked(state,r),40+round(160*r/top)), None) for r in rates]  # a busier server needs longer to settle
-    return top, rates, [p.ttft_ms.p90 for p in runs], [p.tpot_ms.p90 for p in runs]
+    "Predictions at shares of the highest rate and a little above it"
+    top,state = _most(a,d,e,lengths),dict(zip(('input_len','output_len'), lengths))
+    return [(top*f, predict(a,d,e,_asked(state,top*f))) for f in (.05,.3,.5,.7,.85,.95,1.,1.1)] if top>0 else []
+
+def _late(points, name, label, colour):
+    "A 90th percentile over the rate, inside the range that 80 % of cases keep to"
+    p90 = [getattr(p,name).p90 for _,p in points]
+    spans = [p.interval(name) for _,p in points]
+    around = lambda k: [y*s[k]/max(getattr(p,name).mean,1e-9) for y,s,(_,p) in zip(p90,spans,points)]
+    return (label, [r for r,_ in points], p90, colour, around(0), around(1))
 
 def _timeline(run, most=36):
     "The first requests of a run as rows"
@@ -69,15 +79,16 @@ def workload_view(
     rate,ttft,tpot = (real(state[k],k,1e-3) for k in ('rate','ttft','tpot'))
     run = simulate(a,d,e,_asked(state,rate),160)
     if not len(run.arrival): return headline('No request of this length can be served') + message(' '.join(run.notes))
-    p,(top,rates,firsts,nexts) = summary(run,None), _curve(a,d,e,(state['input_len'],state['output_len']))
+    lengths = state['input_len'],state['output_len']
+    p,points,top,within = predict(a,d,e,_asked(state,rate)), _curve(a,d,e,lengths), _most(a,d,e,lengths), _most(a,d,e,lengths,(ttft,tpot))
     met = p.ttft_ms.p90<=ttft and p.tpot_ms.p90<=tpot and not p.saturated
     title = f'{p.output_tokens_per_second:,.0f} tokens per second; first token within {p.ttft_ms.p90:,.0f} ms and each next within {p.tpot_ms.p90:,.1f} ms for 9 of 10 requests: ' + ('both limits hold' if met else 'more than the server can follow' if p.saturated or rate>top else 'a limit is broken')
-    rows = [('saturates at',f'{top:,.1f} requests/s'), ('requests in the batch',f'{p.concurrency:,.1f} on average'), ('cache in use',f'{p.kv_use:.0%}'), ('preemptions',f'{p.preemptions:,}'), ('whole answer',f'{p.e2e_ms.p50/1e3:,.2f} s (median)')]
-    now = (('now',rate),) if rates and rates[0]<=rate<=rates[-1] else ()
-    axis = [k for k,v in enumerate(firsts) if v<50*ttft]
+    rows = [('keeps up with',f'{top:,.3g} requests/s'), ('keeps both limits at',f'{within:,.3g} requests/s' if within else 'no rate'), ('requests in the batch',f'{p.concurrency:,.1f} on average'), ('cache in use',f'{p.kv_use:.0%}'), ('preemptions',f'{p.preemptions:,}'), ('whole answer',f'{p.e2e_ms.p50/1e3:,.2f} s (median)')]
+    now = (('now',rate),) if points and points[0][0]<=rate<=points[-1][0] else ()
+    seen = [x for x in points if x[1].ttft_ms.p90<20*ttft]
     charts = lambda *xs: '<div style="display:flex;flex-wrap:wrap;gap:.5em 1.5em">' + ''.join(f'<div style="flex:1 1 24em;max-width:40em">{x}</div>' for x in xs) + '</div>'
-    return (headline(title) + _timeline(run) + charts(lines([('first token, p90',[rates[k] for k in axis],[firsts[k] for k in axis],ORANGE)], 'requests per second', 'ms', 'time to first token against rate', limits=(('limit',ttft),), marks=now, logy=True, height=200),
-            lines([('each next token, p90',rates,nexts,PURPLE)], 'requests per second', 'ms', 'time per token against rate', limits=(('limit',tpot),), marks=now, height=200)) + facts(rows) + ''.join(message(n) for n in run.notes) + command(serve_line(state['model'],e)))
+    return (headline(title) + _timeline(run) + charts(lines([_late(seen,'ttft_ms','first token, p90',ORANGE)], 'requests per second', 'ms', 'time to first token against rate', limits=(('limit',ttft),), marks=now, logy=True, height=200),
+            lines([_late(seen,'tpot_ms','each next token, p90',PURPLE)], 'requests per second', 'ms', 'time per token against rate', limits=(('limit',tpot),), marks=now, height=200)) + facts(rows) + ''.join(message(n) for n in run.notes) + command(serve_line(state['model'],e)))
 
 # %% ../nbs/650_explorers.ipynb #c008
 @lru_cache(1)

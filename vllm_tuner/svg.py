@@ -134,13 +134,16 @@ def lines(
         body += points if dots else f'<path d="M{"L".join(f"{sx(x):.1f} {sy(y):.1f}" for x,y in zip(px,py))}" fill="none" stroke="{colour}" stroke-width="2"/>'
         legend,at = legend+rect(at, height-14, 10, 10, colour)+text(at+14, height-5, name), at+34+6.2*len(name)
     for name,v in limits: body += f'<line x1="{box[0]}" x2="{box[2]}" y1="{sy(v):.1f}" y2="{sy(v):.1f}" stroke="currentColor" stroke-dasharray="5 3"/>'+text(box[2], sy(v)-4, name, 'end')
-    for name,v in marks: body += f'<line x1="{sx(v):.1f}" x2="{sx(v):.1f}" y1="{box[1]}" y2="{box[3]}" stroke="currentColor" stroke-dasharray="2 3"/>'+text(sx(v)+4, box[1]+10, name)
+    for name,v in marks: body += f'<line x1="{sx(v):.1f}" x2="{sx(v):.1f}" y1="{box[1]}" y2="{box[3]}" stroke="currentColor" stroke-dasharray="2 3"/>'+text(sx(v)+(-4 if (end := sx(v)+7*len(name)>box[2]) else 4), box[1]+10, name, 'end' if end else 'start')
     return frame(width, height, body+legend, label)
 
 def _ends(series):
     "Ends of a linear horizontal axis: the data's own"
     xs = [x for s in series for x in s[1]]
-    return (min(xs), max(xs)) if xs and max(xs)>min(xs) else None
+    if not xs: return None
+    low,high = min(xs),max(xs)
+    pad = max(0, .1*abs(high)-(high-low))/2 or (.5 if high<=low else 0)  # values that hardly differ should look so
+    return low-pad, high+pad
 
 # %% ../nbs/020_svg.ipynb #c017
 def gantt(
