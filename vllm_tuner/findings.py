@@ -49,6 +49,7 @@ class Finding:
     fix:Fix=Fix() # flags that cure it, tried out; empty where no flag can
     hint:str=''   # what flags cannot say
 
+    def __repr__(self): return f'Finding({self})'
     def __str__(self): return f'{self.level}: {self.what}' + (f'\n  fix: {self.fix}' if self.fix else '') + (f'\n  {self.hint}' if self.hint else '')
 
     def _repr_markdown_(self): return f'**{self.level}** `{self.code}`: {self.what}' + (f'  \nfix: `{self.fix}`' if self.fix else '') + (f'  \n{self.hint}' if self.hint else '')

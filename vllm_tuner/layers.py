@@ -262,7 +262,7 @@ class ModelArch:
 
     def __repr__(self):
         mix = ' + '.join(f'{g.n} x {type(g.mixer).__name__}/{type(g.ffn).__name__}' for g in self.groups)
-        return f'ModelArch({self.name or self.model_type or "unnamed"}: {mix}; hidden {self.hidden:,}, vocab {self.vocab:,}, context {self.max_len or "?"}, {self.dtype}' + (f', {self.quant}' if self.quant else '') + ')'
+        return f'ModelArch({self.name or self.model_type or "unnamed"}: {mix}; hidden {self.hidden:,}, vocab {self.vocab:,}, context {f"{self.max_len:,}" if self.max_len else "?"}, {self.dtype}' + (f', {self.quant}' if self.quant else '') + ')'
 
 # %% ../nbs/100_layers.ipynb #c031
 def _attention_params(a, H):

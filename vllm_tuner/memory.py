@@ -16,7 +16,7 @@ from .non_torch import after_bytes, baseline_bytes, is_tight, margin_bytes, non_
 from .passes import OPT_IN, sampler_kind
 from .profiler import CONSUMED, Profile, activation_bytes, profile
 from .style import TERMS, esc
-from .units import GiB, gib, show_bytes
+from .units import GiB, gib
 from .versions import release
 from .weights import resident_bytes
 
@@ -184,8 +184,10 @@ class Memory:
         return max(0, int(v-s-saved.get(name,0))), int(v+s)
 
     def __repr__(self):
-        return (f'Memory({show_bytes(self.requested)} of {show_bytes(self.total)}: weights {show_bytes(self.weights)}, activation {show_bytes(self.activation)}, CUDA graphs {show_bytes(self.cuda_graph)}, '
-                f'non-torch {show_bytes(self.non_torch)}, KV cache {show_bytes(self.kv_cache)} = {self.plan.kv_tokens:,} tokens)')
+        size = lambda n: f'{n/GiB:.2f}'
+        low,high = map(size, self.interval('kv_cache'))
+        return (f'Memory(GiB: {size(self.requested)} of {size(self.total)}; weights {size(self.weights)}, activation {size(self.activation)}, CUDA graphs {size(self.cuda_graph)}, non-torch {size(self.non_torch)}, '
+                f'KV cache {size(self.kv_cache)} ({low} to {high} in 90 % of start-ups) = {self.plan.kv_tokens:,} tokens)')
 
     def _repr_markdown_(self): return memory_table(self)
     def _repr_html_(self): return memory_html(self)

@@ -12,7 +12,8 @@ from .step_time import step_time
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['SPREAD', 'LONGEST', 'Percentiles', 'percentiles', 'Prediction', 'summary', 'watch', 'predict', 'busy', 'spreads']
+__all__ = ['SPREAD', 'LONGEST', 'Percentiles', 'percentiles', 'Prediction', 'shown', 'shown_table', 'summary', 'watch', 'predict',
+           'busy', 'spreads']
 
 # %% ../nbs/355_serving.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,38 @@ class Prediction:
         "Every metric with its 80 % interval"
         return {k:self.interval(k) for k in SPREAD}
 
+    def __repr__(self): return shown(self)
+    def _repr_markdown_(self): return shown_table(self)
+
 # %% ../nbs/355_serving.ipynb #93811297
 SPREAD = {'requests_per_second':.2, 'output_tokens_per_second':.2, 'total_tokens_per_second':.2, 'ttft_ms':.4, 'tpot_ms':.2, 'itl_ms':.2, 'e2e_ms':.2}  # standard deviation of log(measured/predicted) where no table says
+
+# %% ../nbs/355_serving.ipynb #guestpr1
+_RATES = (('requests','requests_per_second'), ('output tokens','output_tokens_per_second'), ('all tokens','total_tokens_per_second'))
+_TIMES = (('first token (TTFT)','ttft_ms'), ('each next token (TPOT)','tpot_ms'), ('between tokens (ITL)','itl_ms'), ('whole answer','e2e_ms'))
+
+def _three(x): return f'{x:,.0f}' if abs(x)>=100 else f'{x:.3g}'
+
+def _to(pair): return f'{_three(pair[0])} to {_three(pair[1])}'
+
+def shown(
+    p, # `Prediction`
+)->str: # lines
+    "A prediction for a terminal"
+    rates = ', '.join(f'{_three(getattr(p,f))} ({_to(p.interval(f))}) {name}/s' for name,f in _RATES[:2])
+    late = [f'{name}, ms: mean {_three(t.mean)} ({_to(p.interval(f))}), p50 {_three(t.p50)}, p90 {_three(t.p90)}, p99 {_three(t.p99)}' for name,f in _TIMES for t in (getattr(p,f),)]
+    use = f'{_three(p.concurrency)} requests in the batch, {_three(p.queue)} waiting, {p.kv_use:.0%} of the cache in use, {p.preemptions:,} preemptions'
+    notes = (*(('saturated: requests come faster than they are answered',) if p.saturated else ()), *p.notes)
+    return '\n  '.join([f'Prediction({rates}; 80 % of cases)', *late, use, *notes])
+
+def shown_table(
+    p, # `Prediction`
+)->str: # Markdown
+    "A prediction for a notebook"
+    rows = [(f'{name} per second', _three(getattr(p,f)), '', '', '', _to(p.interval(f))) for name,f in _RATES]
+    rows += [(f'{name}, ms', *(_three(getattr(getattr(p,f),s)) for s in ('mean','p50','p90','p99')), _to(p.interval(f))) for name,f in _TIMES]
+    body = '\n'.join('| '+' | '.join(r)+' |' for r in (('','mean','p50','p90','p99','mean in 80 % of cases'),('---','--:','--:','--:','--:','--:'),*rows))
+    return body + '\n\n' + '  \n'.join(shown(p).split('\n  ')[5:])
 
 # %% ../nbs/355_serving.ipynb #c009
 def summary(
