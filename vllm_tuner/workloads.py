@@ -50,6 +50,11 @@ class WorkloadProfile:
         if self.target_metric not in METRICS: raise ValueError(f'target_metric is {self.target_metric!r} but must be one of {", ".join(METRICS)}')
         for k,v in _lengths(self).items(): put(k, v)
 
+    def __repr__(self):
+        pace = f'{self.requests_per_second:,.3g} requests/s' if self.requests_per_second else f'{self.max_concurrency:,} users' if self.max_concurrency else 'all at once'
+        cached = f', {self.prefix_tokens:,} of them shared by all' if self.prefix_tokens else f', {self.prefix_hit_rate:.0%} of them cached' if self.prefix_hit_rate else ''
+        return f'WorkloadProfile({self.name+": " if self.name else ""}{pace}, {self.input_length_distribution.mean:,.0f} tokens in{cached}, {self.output_length_distribution.mean:,.0f} out)'
+
 # %% ../nbs/320_workloads.ipynb #c011
 DEFAULT_LENGTHS = Distribution({512:.4, 1024:.4, 2048:.2})  # tokens; used when nobody says
 
