@@ -25,6 +25,7 @@ _STEERING = frozenset('''enforce_eager tensor_parallel_size quantization moe_bac
     draft_load_config rejection_sample_method synthetic_acceptance_rates synthetic_acceptance_length enable_adaptive_verification draft_sample_method dspark_draft_topk xpress_topc fly_window_size
     fly_entropy_threshold fly_entropy_top_k acceptance_method posterior_threshold posterior_alpha disable_logprobs disable_log_stats disable_mqa_scorer disable_by_batch_size speculative_token_tree'''.split())  # keys of vllm 0.33 config/speculative.py and of earlier releases that change no figure here
 
+# %% ../nbs/175_engine.ipynb #c377d622
 @dataclass(frozen=True, slots=True)
 class Speculative:
     "vLLM's `--speculative-config`"
@@ -46,6 +47,36 @@ class Speculative:
             if k not in known|_STEERING: raise ValueError(f'speculative_config has no key {k[:60]!r}' + (f'; did you mean {near[0]}?' if (near:=get_close_matches(k, known|_STEERING, 1)) else f'; it takes {", ".join(sorted(known))} and what steers the acceptance'))
         rest = {k:v for k,v in config.items() if k in known}
         return cls(**{'method':'ngram' if 'prompt_lookup_max' in config or 'model' not in config else 'draft_model', **rest})
+
+# %% ../nbs/175_engine.ipynb #f96107e1
+_COUNTS = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','decode_context_parallel_size','prefill_context_parallel_size','max_num_batched_tokens','max_num_seqs','block_size','max_loras','max_lora_rank')
+
+def _numbers(e):
+    "Counts are at least 1, a length may be 'auto', a share lies between 0 and 1"
+    for name in _COUNTS:
+        if (v:=getattr(e,name)) is None: continue
+        if (n:=human_int(v, name))<1: raise ValueError(f"{name} is {n} but must be at least 1 (vLLM: '{name} Input should be greater than or equal to 1')")
+        yield name,n
+    if e.max_model_len is not None and e.max_model_len!='auto':
+        n = human_int(e.max_model_len, 'max_model_len')
+        if n<1 and n!=-1: raise ValueError(f"max_model_len is {n} but must be at least 1, or 'auto'")
+        yield 'max_model_len', 'auto' if n==-1 else n
+    if e.gpu_memory_utilization is not None:
+        yield 'gpu_memory_utilization', real(e.gpu_memory_utilization, 'gpu_memory_utilization', 1e-6, 1, "give a share of the card's memory such as 0.92 (vLLM: 'gpu_memory_utilization Input should be less than or equal to 1' and greater than 0)")
+
+def _choices(e):
+    "Words of which there are two"
+    if e.usage not in ('serve','llm'): raise ValueError(f"usage is {e.usage!r} but must be 'serve' or 'llm'")
+    if e.compile_cache not in (None,'cold','warm'): raise ValueError(f"compile_cache is {e.compile_cache!r} but must be 'cold' (a first start) or 'warm' (compiled graphs are there)")
+    return ()
+
+def _tuples(e):
+    "Lists, dictionaries and vLLM's JSON in a form that can be hashed"
+    for name in ('cudagraph_capture_sizes','pp_layer_partition'):
+        if (v:=getattr(e,name)) is not None and not (type(v) is tuple and set(map(type,v))<={int}): yield name, tuple(human_int(x, name) for x in v)
+    for name in ('env','limit_mm_per_prompt'):
+        if isinstance(v:=getattr(e,name), dict): yield name, tuple(sorted((str(k),x if name!='env' else str(x)) for k,x in v.items()))
+    if isinstance(e.speculative_config, dict): yield 'speculative_config', Speculative.read(e.speculative_config)
 
 # %% ../nbs/175_engine.ipynb #c007
 @dataclass(frozen=True, slots=True)
@@ -117,23 +148,8 @@ class Engine:
     original_max_model_len:int|str|None=None # what `max_model_len` was before `resolve`; 'auto' lets the cache planner lower it
 
     def __post_init__(self):
-        for name in ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','decode_context_parallel_size','prefill_context_parallel_size','max_num_batched_tokens','max_num_seqs','block_size','max_loras','max_lora_rank'):
-            if (v:=getattr(self,name)) is None: continue
-            if (n:=human_int(v, name))<1: raise ValueError(f"{name} is {n} but must be at least 1 (vLLM: '{name} Input should be greater than or equal to 1')")
-            object.__setattr__(self, name, n)
-        if self.max_model_len is not None and self.max_model_len!='auto':
-            n = human_int(self.max_model_len, 'max_model_len')
-            if n<1 and n!=-1: raise ValueError(f"max_model_len is {n} but must be at least 1, or 'auto'")
-            object.__setattr__(self, 'max_model_len', 'auto' if n==-1 else n)
-        if self.gpu_memory_utilization is not None:
-            object.__setattr__(self, 'gpu_memory_utilization', real(self.gpu_memory_utilization, 'gpu_memory_utilization', 1e-6, 1, "give a share of the card's memory such as 0.92 (vLLM: 'gpu_memory_utilization Input should be less than or equal to 1' and greater than 0)"))
-        if self.usage not in ('serve','llm'): raise ValueError(f"usage is {self.usage!r} but must be 'serve' or 'llm'")
-        if self.compile_cache not in (None,'cold','warm'): raise ValueError(f"compile_cache is {self.compile_cache!r} but must be 'cold' (a first start) or 'warm' (compiled graphs are there)")
-        for name in ('cudagraph_capture_sizes','pp_layer_partition'):
-            if (v:=getattr(self,name)) is not None and not (type(v) is tuple and set(map(type,v))<={int}): object.__setattr__(self, name, tuple(human_int(x, name) for x in v))
-        for name in ('env','limit_mm_per_prompt'):
-            if isinstance(v:=getattr(self,name), dict): object.__setattr__(self, name, tuple(sorted((str(k),x if name!='env' else str(x)) for k,x in v.items())))
-        if isinstance(s:=self.speculative_config, dict): object.__setattr__(self, 'speculative_config', Speculative.read(s))
+        for check in (_numbers, _choices, _tuples):
+            for name,value in check(self): object.__setattr__(self, name, value)
 
     def resolve(self,
         arch,   # `ModelArch`
@@ -164,7 +180,8 @@ def has_prefix(
     "Whether images make it a prefix language model"
     return bool(arch.towers) and arch.architecture.startswith(PREFIX_LM) and not engine.language_model_only
 
-def _need(m, arch, e, **kw):
+# %% ../nbs/175_engine.ipynb #daaecf73
+def _need(m, arch, e):
     "The question that one mixer asks"
     tp,base = e.tensor_parallel_size, dict(kv_dtype=e.kv_cache_dtype, dtype=e.dtype, dcp=e.decode_context_parallel_size, pcp=e.prefill_context_parallel_size, block=e.block_size or 0)
     if isinstance(m,MLA):
@@ -173,6 +190,7 @@ def _need(m, arch, e, **kw):
     if isinstance(m,CrossAttention): return Need(m.head_dim, kind='cross', heads=max(1,m.heads//tp), **base)
     return Need(m.head_dim, m.v_dim, sinks=m.sinks, prefix=has_prefix(arch,e), kind='decoder' if m.causal else 'encoder', heads=max(1,m.heads//tp), softcap='attn_logit_softcapping' in dict(arch.custom), window=bool(m.window), **base)
 
+# %% ../nbs/175_engine.ipynb #4360bd80
 def attentions(
     mixer, # how one layer mixes tokens
 )->tuple:  # the attention inside, in the order in which vLLM builds it
@@ -183,6 +201,7 @@ def attentions(
         case Mamba(beside=b): return (b,) if b else ()
     return ()
 
+# %% ../nbs/175_engine.ipynb #bf9101e1
 @lru_cache(1024)
 def model_backends(
     arch,         # `ModelArch`
@@ -210,6 +229,7 @@ def _kind(arch):
     attends = any(attentions(m) for m in mixers)
     return arch.task=='embed', any(isinstance(m,CrossAttention) for m in mixers) and bool(arch.encoder), states and attends, states and not attends
 
+# %% ../nbs/175_engine.ipynb #e1387302
 def _needs_v0(arch, device, e):
     "What engine V1 could not do yet in 0.8: then V0 ran"
     pooling,encdec,hybrid,free = _kind(arch)
@@ -225,6 +245,7 @@ def uses_v0(
     "Whether engine V0 runs it: the releases up to 0.10 that fell back to it"
     return release(engine.vllm_version)<(0,11,0) and is_v0(engine.vllm_version, dict(engine.env), _needs_v0(arch, device, engine))
 
+# %% ../nbs/175_engine.ipynb #211b0f4c
 def _model(arch, device, e):
     "Type of the weights and longest request"
     v,r = e.vllm_version,arch.rope_scaling
@@ -249,6 +270,7 @@ def _kv_dtype(arch, device, e):
     if b.name=='FLASHMLA_SPARSE' and kv not in ('auto','nvfp4_ds_mla') or b.name=='FLASHINFER_MLA_SPARSE_SM120' and kv in ('auto','fp8','fp8_e4m3'): return 'fp8_ds_mla'
     return kv
 
+# %% ../nbs/175_engine.ipynb #6cd7aef5
 def _cache(arch, device, e):
     "Share of the memory, types, prefix caching, block size and kernels"
     v,(pooling,encdec,hybrid,free) = e.vllm_version,_kind(arch)
@@ -267,6 +289,7 @@ def _cache(arch, device, e):
                 attention_backend=e.attention_backend or (main.name if main else None), mamba_cache_mode=mode, mamba_ssm_cache_dtype=(ssm or rule) if e.mamba_ssm_cache_dtype=='auto' else e.mamba_ssm_cache_dtype,
                 mamba_block_size=e.mamba_block_size or ((e.block_size or DEFAULT_BLOCK if caching else e.max_model_len) if hybrid or free else None), disable_hybrid_kv_cache_manager=_first(e.disable_hybrid_kv_cache_manager, _no_hybrid(arch, e)))
 
+# %% ../nbs/175_engine.ipynb #3f67fbea
 def _no_hybrid(arch, e):
     "Chunked local attention did without the hybrid cache manager at first, and still does with EAGLE"
     chunked = any(isinstance(m,Attention) and m.chunk for g in arch.groups for m in attentions(g.mixer))
@@ -298,6 +321,7 @@ def _scheduler(arch, device, e):
     executor = e.distributed_executor_backend or ('uni' if ranks==1 else 'mp')
     return dict(max_num_batched_tokens=T, max_num_seqs=S, enable_chunked_prefill=chunked, distributed_executor_backend=executor, async_scheduling=_first(e.async_scheduling, ahead))
 
+# %% ../nbs/175_engine.ipynb #de263ff3
 def _graphs(arch, device, e):
     "Which graphs are recorded, for which batch sizes"
     v,(pooling,encdec,hybrid,_),v0 = e.vllm_version,_kind(arch),uses_v0(arch, device, e)
@@ -312,6 +336,7 @@ def _graphs(arch, device, e):
     sizes = () if mode=='NONE' else capture_sizes(e.max_num_seqs, e.max_num_batched_tokens, spec, device.capability, v, largest, e.cudagraph_capture_sizes, e.performance_mode, v0)
     return dict(optimization_level=level, cudagraph_mode=mode, cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=max(sizes, default=0))
 
+# %% ../nbs/175_engine.ipynb #71a69bab
 def _resolved(e, arch, device):
     "The rules of `resolve`, in vLLM's order"
     release(e.vllm_version)
