@@ -11,7 +11,7 @@ from importlib.resources import files
 from .configs import from_config
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'MIRRORS', 'catalogue_data', 'entry', 'bare', 'catalogue', 'search', 'lookup']
+__all__ = ['PRECISIONS', 'MIRRORS', 'catalogue_data', 'entry', 'bare', 'catalogue', 'search', 'address', 'lookup']
 
 # %% ../nbs/155_checkpoints.ipynb #c001
 @lru_cache(1)
@@ -272,6 +272,37 @@ def search(
     words = text.lower().split()
     return tuple(sorted((i for i in catalogue() if all(w in i.lower() for w in words)), key=lambda i: (len(i),i.lower())))
 
+# %% ../nbs/155_checkpoints.ipynb #c155sq
+def address(
+    name:str, # as pasted
+)->str:       # an id, or the name as it was
+    "The id in an address of the hub, or in a folder of its cache"
+    s = re.sub(r'^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|[?#].*$', '', name.strip(), flags=re.I)
+    if s!=name.strip(): s = re.sub(r'/(?:tree|blob|resolve|raw)/.*|/$', '', s)
+    m = re.search(r'(?:^|[/\\])models--([\w.-]+?)--([\w.-]+)', s)
+    return f'{m[1]}/{m[2]}' if m else s
+
+def _squeezed(name): return re.sub(r'[\s_:/-]+', '', bare(name))
+
+@lru_cache(1)
+def _by_spelling():
+    "Ids by their letters and digits, with and without what siblings are told apart by"
+    out = {}
+    for i in (m[0] for m in catalogue_data()[0]['models']):
+        for k in dict.fromkeys((_squeezed(i), _squeezed(_stem(bare(i))))): out.setdefault(k, []).append(i)
+    return out
+
+def _spelt(name):
+    "A name without publisher whose separators are not those of its publisher"
+    if '/' in name or len(name)>100: return None
+    plain = re.sub(r'[\s_:-]+', '-', name.strip().lower())
+    if (ids := _by_spelling().get(_squeezed(plain)) or _by_spelling().get(_squeezed(_stem(plain)))) and (base := _one(ids)):
+        return _config(catalogue_data()[1][base.lower()]), base, (f'{name} is read as {base}',)
+    cut = _by_ending(plain) if re.search(r'[\s:]', name) and '(' not in name else None
+    base = cut and _spelt(cut[0])
+    found = base and lookup(base[1]+plain[len(cut[0]):])
+    return found and (*found[:2], (*base[2], *found[2]))
+
 # %% ../nbs/155_checkpoints.ipynb #c044
 def _quantised(config, kind):
     "A config in another precision"
@@ -344,7 +375,7 @@ def lookup(
     name:str, # of a checkpoint
 ):            # config, id, notes
     "Config, id and notes of a name, `None` if it is unknown"
-    if (found := _known(name) or _by_rule(name)): return found
+    if (found := _known(name) or _by_rule(name) or _spelt(name)): return found
     if re.search(r'\s', name): return _remarked(name) if len(name)<200 else None
     cut = _by_ending(name)
     if not cut or not (found := lookup(cut[0]) or lookup(cut[0].split('/')[-1])): return None

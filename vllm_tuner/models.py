@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from .checkpoints import bare, catalogue, catalogue_data, lookup
+from .checkpoints import address, bare, catalogue, catalogue_data, lookup, search
 from .config_keys import read_json
 from .configs import from_config
 from .layers import MLA, Attention, LinearAttention, Mamba, ModelArch, MoE, param_count
@@ -120,7 +120,10 @@ def nearest(
 )->list[str]: # ids
     "Ids that look like a name"
     by = {**{bare(i):i for i in catalogue()}, **{i.lower():i for i in catalogue()}}
-    return list(dict.fromkeys(by[k] for k in get_close_matches(name.lower(), by, 3*n, .55)+get_close_matches(bare(name), by, 3*n, .55)))[:n]
+    words = re.findall(r'[a-z]+|[\d.]+[bm]?', name.lower().split('/')[-1])
+    found = [f for k in range(len(words), 0, -1) if (f := search(' '.join(words[:k]))) and (k>1 or len(words[0])>4)]  # ids with all the words, or with the first of them
+    close = [*found[0][:2]] if found else []
+    return list(dict.fromkeys([*close, *(by[k] for k in get_close_matches(name.lower(), by, 3*n, .55)+get_close_matches(bare(name), by, 3*n, .55))]))[:n]
 
 # %% ../nbs/160_models.ipynb #c006
 @lru_cache(1024)
@@ -148,6 +151,7 @@ def arch(
     if not isinstance(source,(str,Path)): raise ValueError(f'a model is named by an id, a path, a config or a transformers config object, not by {type(source).__name__}')
     s = str(source).strip()
     if not s or '\0' in s: raise ValueError('the name of the model is empty; write an id such as Qwen/Qwen3-8B, or the path of a config.json')
+    if len(s)<1000 and not Path(s).exists(): s = address(s)
     if len(s)<1000 and s.lower() not in catalogue_data()[1] and _is_path(s): return from_config(read_folder(user_path(s)), s)
     return _named(s.removesuffix('/'))
 
