@@ -3,6 +3,7 @@
 
     python tools/fit_performance.py DATA --write          # coefficients -> vllm_tuner/data/performance.json
     python tools/fit_performance.py DATA --score FILE     # leave-one-source-out figures -> a distilled scoreboard
+    python tools/fit_performance.py DATA --tails FILE     # 90th and 99th percentiles, with the shipped coefficients -> a distilled scoreboard
 
 DATA holds `performance_corpus.jsonl`: one measured serving point per line (model, GPU, flags, workload, what was measured). The
 reader below says how each laboratory measured; what it cannot know (versions, numbers of prompts) it takes from the date or from
@@ -26,7 +27,7 @@ from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
-from vllm_tuner.serving import busy
+from vllm_tuner.serving import busy, percentiles
 from vllm_tuner.simulation import simulate
 from vllm_tuner.step_clock import PUBLIC, Speed, _clock, shipped, architecture, clock
 from vllm_tuner.step_load import fused, load
@@ -219,11 +220,8 @@ def read(folder):
 def statistic(run, s, replicas=1):
     "One statistic of a run; ms, or tokens per second"
     if s=='out': return replicas*run.bench_requests_per_second*run.output.mean()
-    if s.startswith('itl'):
-        g,w = run.gaps(); o = np.argsort(g); c = np.cumsum(w[o])
-        return 1e3*((g*w).sum()/w.sum() if s=='itl_mean' else g[o][np.searchsorted(c, c[-1]/2)])
-    x = {'tpot':run.tpot,'ttft':run.ttft,'e2e':run.e2e}[s.split('_')[0]]
-    return 1e3*float(x.mean() if s.endswith('mean') else np.median(x))
+    metric,at = s.split('_')
+    return getattr(percentiles(*(run.gaps() if metric=='itl' else ({'tpot':run.tpot,'ttft':run.ttft,'e2e':run.e2e}[metric],))), at)
 
 @dataclass
 class Frozen:
@@ -237,10 +235,14 @@ class Frozen:
     sim:dict           # statistic -> simulated value
     run:object=None
 
+def played(c, speed):
+    "Simulate a case"
+    shared = 512 if c.lab=='4x3090' else 200 if c.record['workload']['dataset']=='sonnet' else 0
+    return simulate(c.arch, c.device, c.engine, c.requests, speed=speed, shared=shared)
+
 def freeze(c, speed):
     "Simulate a case and keep its schedule"
-    shared = 512 if c.lab=='4x3090' else 200 if c.record['workload']['dataset']=='sonnet' else 0
-    run = simulate(c.arch, c.device, c.engine, c.requests, speed=speed, shared=shared)
+    run = played(c, speed)
     s = run.steps
     k,d,n,ctx,p,pctx,wait,inv,batches = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9],s[:,10]
     cl = clock(c.arch, c.device, c.engine, speed)
@@ -464,6 +466,24 @@ def score(path, fit, x, by_source, by_lab, refused):
             'columns':['id','source','gpu','model','quant','tp','version','users','busy','metrics'], 'cell':['statistic','measured','fitted','source_out','laboratory_out'], 'laboratories':{f.case.source:f.case.lab for f in fit.bench.frozen}, 'refused':refused, 'points':len(points)+len(refused)}
     Path(path).write_text(json.dumps(head, indent=1)[:-2]+',\n "rows": [\n'+',\n'.join(json.dumps(r, separators=(',',':')) for r in points.values())+'\n]}\n')
 
+TAIL = re.compile(r'p(90|99)_(ttft|tpot|itl|e2e)l?_ms')
+
+def board_of_tails(path, cases):
+    "The distilled scoreboard of percentiles: beside each the mean (or median) of the same metric, because how far a tail lies from it is no matter of coefficients"
+    rows = []
+    for c in cases:
+        M = {k:v for k,v in c.record['measured'].items() if v}
+        found = [(m[2],'p'+m[1],v) for k,v in M.items() if (m:=TAIL.fullmatch(k))]
+        if not found: continue
+        try: run = played(c, PUBLIC)
+        except ValueError: continue
+        for metric,at,v in found:
+            mid = next((k for k in ('mean','median') if f'{k}_{metric}_ms' in M), None)
+            rows.append([c.id.replace('inferencex-silicon','ix'), c.lab, metric, at, int(busy(run)), rounded(v), rounded(statistic(run, f'{metric}_{at}')),
+                         *((rounded(M[f'{mid}_{metric}_ms']), rounded(statistic(run, f'{metric}_'+{'mean':'mean','median':'p50'}[mid]))) if mid else (None,None))])
+    head = {'about':'Measured 90th and 99th percentiles, and what the scheduler simulation says with the shipped coefficients; ms', 'script':'tools/fit_performance.py --tails', 'columns':['id','laboratory','metric','percentile','busy','measured','predicted','measured_middle','predicted_middle']}
+    Path(path).write_text(json.dumps(head, indent=1)[:-2]+',\n "rows": [\n'+',\n'.join(json.dumps(r, separators=(',',':')) for r in rows)+'\n]}\n')
+
 def simulated(cases, speed):
     "Frozen cases, and why others could not be simulated"
     out,refused = [],[]
@@ -479,9 +499,10 @@ def relative(table):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('data'); ap.add_argument('--write', metavar='FILE'); ap.add_argument('--score', metavar='FILE'); ap.add_argument('--rounds', type=int, default=2)
+    ap.add_argument('data'); ap.add_argument('--write', metavar='FILE'); ap.add_argument('--score', metavar='FILE'); ap.add_argument('--tails', metavar='FILE'); ap.add_argument('--rounds', type=int, default=2)
     a = ap.parse_args(); warnings.filterwarnings('ignore')
     cases,unread = read(a.data); table = PUBLIC.table()
+    if a.tails: return board_of_tails(a.tails, cases)
     for _ in range(a.rounds):
         frozen,stuck = simulated(cases, relative(table))
         bench = Bench(frozen, table); fit = Fit(bench)
