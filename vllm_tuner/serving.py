@@ -12,8 +12,8 @@ from .step_time import step_time
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['SPREAD', 'LONGEST', 'Percentiles', 'percentiles', 'Prediction', 'shown', 'shown_table', 'summary', 'watch', 'predict',
-           'busy', 'spreads']
+__all__ = ['SPREAD', 'TAIL', 'LONGEST', 'Percentiles', 'percentiles', 'Prediction', 'shown', 'shown_table', 'summary', 'watch',
+           'predict', 'busy', 'spreads']
 
 # %% ../nbs/355_serving.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Prediction:
         metric,_,stat = name.partition('.')
         v = getattr(self,metric)
         v = getattr(v, stat or 'mean') if isinstance(v,Percentiles) else float(v)
-        s = dict(self.spread).get(metric, SPREAD.get(metric,.3))*NormalDist().inv_cdf(.5+level/2)
+        s = float(np.hypot(dict(self.spread).get(metric, SPREAD.get(metric,.3)), TAIL.get((metric,stat),0.)))*NormalDist().inv_cdf(.5+level/2)
         most = v*max(1.,self.offered/self.requests_per_second) if self.offered and self.requests_per_second and metric.endswith('_per_second') else np.inf   # nobody serves more than what comes
         return v*np.exp(-s).item(), min(v*np.exp(s).item(), most)
 
@@ -84,6 +84,8 @@ class Prediction:
 
 # %% ../nbs/355_serving.ipynb #93811297
 SPREAD = {'requests_per_second':.2, 'output_tokens_per_second':.2, 'total_tokens_per_second':.2, 'ttft_ms':.4, 'tpot_ms':.2, 'itl_ms':.2, 'e2e_ms':.2}  # standard deviation of log(measured/predicted) where no table says
+TAIL = {('ttft_ms','p99'):.35, ('tpot_ms','p99'):.25, ('itl_ms','p99'):.55, ('e2e_ms','p99'):.1}  # what the slowest hundredth scatters by on top: nbs/accuracy/tails.ipynb
+
 
 # %% ../nbs/355_serving.ipynb #guestpr1
 _RATES = (('requests','requests_per_second'), ('output tokens','output_tokens_per_second'), ('all tokens','total_tokens_per_second'))
