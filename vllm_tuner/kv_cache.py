@@ -36,6 +36,7 @@ class KVGroup:
         "The spec of one of its layers"
         return self.specs[i if len(self.specs)>1 else 0]
 
+# %% ../nbs/220_kv_cache.ipynb #798c77ca
 def _group(items, mixed=False):
     "A group of (layer, spec) pairs"
     layers,specs = zip(*items)
@@ -127,6 +128,7 @@ def _promote(items):
     block = sizes.pop() if len(sizes)==1 else None
     return [(i, replace(s, kind='full', block_size=block or s.block_size) if s.kind in ('sliding','chunked') else s) for i,s in items]
 
+# %% ../nbs/220_kv_cache.ipynb #a9b04359
 @lru_cache(1024)
 def kv_groups(
     arch,   # `ModelArch`
@@ -252,6 +254,7 @@ def _needed(groups, bytes_per_block, arch, e, rank, sp):
     if v<(0,12,0) or single: return sum(request_blocks(g.spec_of(i),sp)*g.spec_of(i).page for g,m in zip(groups,mine) for i in m)
     return bytes_per_block*_blocks(groups if v>=(0,19,0) else groups[:1], sp)
 
+# %% ../nbs/220_kv_cache.ipynb #e581b57e
 def longest_fit(
     fits,      # length -> bool
     top:int,   # longest length of interest
@@ -289,6 +292,7 @@ def _available(available_bytes, pp):
     if any(isinstance(x,bool) or not isinstance(x,(int,float)) or x!=x or abs(x)>2**60 for x in values): raise ValueError(f'available_bytes is {str(available_bytes)[:60]} but must be a finite number of bytes')
     return tuple(int(x) for x in values)
 
+# %% ../nbs/220_kv_cache.ipynb #d3d848b4
 def kv_plan(
     arch,             # `ModelArch`
     device,           # `Device`
@@ -314,6 +318,7 @@ def kv_plan(
     return KVPlan(blocks, attention_block(arch, device, e), max(per_block), printed_tokens(blocks, groups, blocks/each, e, n), blocks/each, groups, n, each,
                   need(r,p,n), a-null*p, min(fit(*s) for s in stages) if short else n, per_block)
 
+# %% ../nbs/220_kv_cache.ipynb #46307ef3
 def _v0_plan(arch, device, e, available_bytes):
     "Engine V0: one table for all attention layers, no window saved"
     avail = _available(available_bytes, e.pipeline_parallel_size)
@@ -336,6 +341,7 @@ def held_bytes(
     e = engine.resolve(arch, device)
     return sum(stage_block_bytes(arch, device, e))*_blocks(kv_groups(arch, device, e), span_of(arch, e, length))
 
+# %% ../nbs/220_kv_cache.ipynb #7bb7f547
 def plot_held(
     models:dict,  # label -> (arch, device, engine)
     top:int=131072, # longest request

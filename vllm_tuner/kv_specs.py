@@ -98,6 +98,7 @@ def state_elements(
     conv = (2*m.k_heads*m.k_dim+m.v_heads*m.v_dim)//tp*(window+spec)
     return conv, m.v_heads//tp*m.v_dim*(m.v_dim if m.kind=='kda' else m.k_dim)
 
+# %% ../nbs/215_kv_specs.ipynb #4baf123f
 def state_bytes(
     mixer,  # `Mamba` or `LinearAttention`
     engine, # resolved
@@ -179,6 +180,7 @@ def _exports(m, arch, device, v):
     if m.kind=='kda' and v>=(0,29,0) and 'gate_lower_bound' in dict(arch.custom): return 16 if major in (9,10,12) and m.v_dim==128 else 0
     return 0
 
+# %% ../nbs/215_kv_specs.ipynb #eff7b457
 def _alignment(arch, device, e, bs):
     "Tokens that an enlarged attention block must be a multiple of"
     v,mla = release(e.vllm_version),any(isinstance(g.mixer,MLA) for g in arch.groups)
@@ -192,6 +194,7 @@ def _alignment(arch, device, e, bs):
         if len(aligned)==len(states) and all(aligned): A = math.lcm(A, *aligned)
     return A
 
+# %% ../nbs/215_kv_specs.ipynb #e12fb086
 def arch_head(
     arch, # `ModelArch`
 )->int:   # elements
@@ -204,6 +207,7 @@ def _token_bytes(arch, e):
     if isinstance(m,MLA): return latent_bytes(e.kv_cache_dtype, m.latent, e.dtype)
     return max(1, m.kv_heads//e.tensor_parallel_size)*head_bytes(e.kv_cache_dtype, m.head_dim, m.head_dim, e.dtype)
 
+# %% ../nbs/215_kv_specs.ipynb #bef319e9
 @lru_cache(1024)
 def hybrid_block(
     arch,   # `ModelArch` with attention and recurrent layers
@@ -231,6 +235,7 @@ def _skips(arch, e):
     n = arch.n_layers
     return frozenset([*range(min(2,n//2)), *range(n-min(2,n//2), n)])
 
+# %% ../nbs/215_kv_specs.ipynb #f08531c7
 def _window_block(b, token, block, shared, v):
     "A sliding layer chooses its own block: the largest that its kernels read and that fits the page"
     if v<(0,28,0): return block
@@ -248,6 +253,7 @@ def _attention_spec(m, arch, device, e, block, kv, shared):
         return KVSpec('sliding', _window_block(b,cell,block,shared,v), cell, shape, m.window, shared)
     return KVSpec('chunked' if m.chunk else 'full', block, cell, shape, m.chunk or 0)
 
+# %% ../nbs/215_kv_specs.ipynb #9f59117b
 _V4 = dict(token=584, align=576, window=64)  # bytes of one packed vector, alignment of a page, tokens of a window's block
 
 def _windowed_specs(m, block):
@@ -258,6 +264,7 @@ def _windowed_specs(m, block):
     main = [page('mla', block, _V4['token'], per=m.compress), state(m.latent)] if m.compress>1 else []
     return [*ix, page('window', _V4['window'], _V4['token'], m.window), *main]
 
+# %% ../nbs/215_kv_specs.ipynb #6ebe4141
 def _mixer_specs(m, arch, device, e, block, kv, shared, states):
     "Specs of one layer, in the order in which vLLM builds them"
     out = []
@@ -290,6 +297,7 @@ def _mixed_block(arch, device, e, skips):
     block = max(e.block_size, step*ceil_div(plain*min(b.blocks), step*primary))
     return block, block*primary
 
+# %% ../nbs/215_kv_specs.ipynb #60d15724
 def _draft_layers(arch, e):
     "Mixers of a drafter's layers, which live on the last stage"
     s = e.speculative_config
@@ -297,6 +305,7 @@ def _draft_layers(arch, e):
     groups,order = (s.model.groups,s.model.layer_kinds) if s.model is not None else (arch.draft, tuple(i for i,g in enumerate(arch.draft) for _ in range(g.n)))
     return tuple(groups[i].mixer for i in order)
 
+# %% ../nbs/215_kv_specs.ipynb #af1c2eb8
 def attention_block(
     arch,   # `ModelArch`
     device, # `Device`
@@ -306,6 +315,7 @@ def attention_block(
     if _kind(arch)[2]: return hybrid_block(arch, device, engine)[0]
     return _mixed_block(arch, device, engine, _skips(arch,engine))[0]
 
+# %% ../nbs/215_kv_specs.ipynb #b9fd8767
 @lru_cache(1024)
 def layer_specs(
     arch,   # `ModelArch`
