@@ -83,6 +83,7 @@ class Observed:
 _GIB = (('total_gib','device memory'), ('requested_gib','budget'), ('weights_gib','weights'), ('consumed_gib','weights and non-torch'), ('activation_gib','activation peak'), ('printed_peak_gib','activation peak and graph estimate'), ('non_torch_gib','non-torch'),
         ('cuda_graph_estimate_gib','CUDA graphs, estimate'), ('cuda_graph_gib','CUDA graphs, actual'), ('kv_cache_gib','KV cache'))
 
+# %% ../nbs/515_logs.ipynb #bd56630e
 def rows(
     o:Observed, # a log's content
 )->list[tuple[str,str]]: # label, text
@@ -177,6 +178,7 @@ def _failure(s, line, i, lit, rule, rank, n):
     if (m:=re.search(r"max seq len \((\d{1,12})\)", what)): s.put('max_model_len', int(m[1]), '', n)
     if (m:=re.search(r'available KV cache memory \('+NUMBER+' GiB', what)): s.put('kv_cache_gib', _number(m[1]), '', n)
 
+# %% ../nbs/515_logs.ipynb #f751a43f
 def _arguments(s, line, i, lit, rule, rank, n):
     "Flags as the user gave them"
     s.settings.update({k:v for k,v in read_repr(line[i+len(lit):]).items() if v is not None})
@@ -208,6 +210,7 @@ _BY_ANCHOR = {}
 for _r in _RULES: _BY_ANCHOR.setdefault(next((a for a in _ROOTS if a in _r[0]), _r[0]), []).append(_r)
 _ANCHORS = tuple(_BY_ANCHOR)
 
+# %% ../nbs/515_logs.ipynb #4603cc7a
 def _worth(piece):
     "A piece with over-long lines cut, and the lines of it that hold an anchor: start -> (end, anchors)"
     if len(piece)>LONGEST_LINE and max(map(len,piece.split('\n')))>LONGEST_LINE: piece = '\n'.join(l[:LONGEST_LINE] for l in piece.split('\n'))
@@ -243,6 +246,7 @@ def _worst(field, values):
     if isinstance(values[0],str): return values[-1]
     return min(values) if field in _WORST_IS_LOW else max(values)
 
+# %% ../nbs/515_logs.ipynb #1f6318b7
 def _clash(field, rank, vs, workers):
     "The complaint about a value that one process printed twice, or ''"
     if field in _MAY_REPEAT or len(vs)<2 or isinstance(next(iter(vs)),str): return ''
@@ -252,12 +256,13 @@ def _clash(field, rank, vs, workers):
     told = ' and '.join(f'{v:,} (line {n})' for v,n in sorted(vs.items(), key=lambda p: p[1]))
     return f"{field.replace('_gib','').replace('_',' ')}: {told}" + (f' by {rank}' if rank else '') + f'; {_worst(field,list(vs)):,} is used'
 
+# %% ../nbs/515_logs.ipynb #09e229ec
 def _decide(s):
     "Fields, ranks and contradictions of one start"
     by = {}
     for (field,rank),vs in s.seen.items(): by.setdefault(field,{})[rank] = vs
     workers = max((len(r) for r in by.values()), default=1)
-    if any(k in by for k in ('kv_cache_bytes',)): by.setdefault('kv_cache_gib',{}).setdefault('',{}).update({round(v/GiB,2):n for vs in by['kv_cache_bytes'].values() for v,n in vs.items()})
+    if 'kv_cache_bytes' in by: by.setdefault('kv_cache_gib',{}).setdefault('',{}).update({round(v/GiB,2):n for vs in by['kv_cache_bytes'].values() for v,n in vs.items()})
     got = {f:_worst(f,[_worst(f,list(vs)) for vs in r.values()]) for f,r in by.items()}
     clashes = tuple(c for f,r in by.items() for rank,vs in r.items() if (c:=_clash(f,rank,vs,workers)))
     ranks = {}
@@ -281,6 +286,7 @@ def _derive(got, words):
     if 'max_model_len' not in got and 'concurrency_len' in got: got['max_model_len'] = got['concurrency_len']
     return got
 
+# %% ../nbs/515_logs.ipynb #efed47cd
 def _observed(s, lines, starts):
     "One start as the value that people see"
     got,ranks,clashes = _decide(s)
@@ -300,6 +306,7 @@ def _observed(s, lines, starts):
     o = replace(o, num_graphs=n) if n else o
     return replace(o, missing=_missing(o), notes=_notes(o))
 
+# %% ../nbs/515_logs.ipynb #21df6350
 def _text(x): return x if isinstance(x,str) else None
 
 def _missing(o):
@@ -317,13 +324,22 @@ def _notes(o):
 # %% ../nbs/515_logs.ipynb #c016
 _TORN = re.compile(r'(?=\((?:Worker|VllmWorker|RayWorker|EngineCore|APIServer)[^()]{0,60}pid=\d)')  # two processes on one line
 
+def _bare(text, anchors):
+    "The lines in a stretch of text with their anchors: the last redraws of a progress bar, out of their wrapping and colours, processes apart"
+    for part in (text.split('\r')[-400:] if '\r' in text else (text,)):
+        whole = unwrap(part)
+        if whole is not part: anchors = [a for a in _ANCHORS if a in whole]
+        if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = ANSI.sub('', whole)
+        for line in (_TORN.split(whole) if whole.count(" pid=")>1 else (whole,)): yield line,anchors
+
 def _maybe_next(current, opener):
-    "A second beginning by the same process, after it got somewhere, is another start"
+    "The start that goes on, and the one that ended here if any"
     if not opener: return current,None
     fresh,done = (_Start(),current) if opener in current.openers and current.got else (current,None)
     fresh.openers.add(opener)
     return fresh,done
 
+# %% ../nbs/515_logs.ipynb #62d006ec
 def _segments(stream):
     "The starts of a log, newest last (64 at most), with counts and its head"
     kept,current,lines,starts,head,widths = deque(maxlen=64), _Start(), 0, 1, '', ()
@@ -334,19 +350,15 @@ def _segments(stream):
         at = 0
         for a,b,anchors in marks:
             lines += piece.count('\n', at, a); at = a
-            text = piece[a:b]
-            for part in (text.split('\r')[-400:] if '\r' in text else (text,)):
-                whole = unwrap(part)
-                if whole is not part: anchors = [a for a in _ANCHORS if a in whole]
-                if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = ANSI.sub('', whole)
-                for line in (_TORN.split(whole) if whole.count(" pid=")>1 else (whole,)):
-                    if 'ersion' in line or 'engine (v' in line:
-                        current,new = _maybe_next(current, _opens(line, writer(line[:400])))
-                        if new: kept.append(new); starts += 1
-                    current.hold(line, anchors, lines+1)
+            for line,found in _bare(piece[a:b], anchors):
+                if 'ersion' in line or 'engine (v' in line:
+                    current,new = _maybe_next(current, _opens(line, writer(line[:400])))
+                    if new: kept.append(new); starts += 1
+                current.hold(line, found, lines+1)
         lines += piece.count('\n', at)
     return (*kept,current), lines, starts, head
 
+# %% ../nbs/515_logs.ipynb #9c5b1075
 def parse_log(
     source,       # the text, a path (.gz too), an open file, or '-' for standard input
     start:int=-1, # which start, where the file holds several: the last
