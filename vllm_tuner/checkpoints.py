@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from .configs import from_config
+from .shapes import written
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MIRRORS', 'catalogue_data', 'entry', 'bare', 'catalogue', 'search', 'address', 'lookup']
@@ -104,7 +105,7 @@ def bare(
 @lru_cache(1)
 def _by_name():
     out = {}
-    for i in (*(m[0] for m in catalogue_data()[0]['models']), *_ALIAS_IDS.values()): out.setdefault(bare(i), []).append(i)
+    for i in (*(m[0] for m in catalogue_data()[0]['models']), *_WRITTEN.values()): out.setdefault(bare(i), []).append(i)
     return out
 
 def _stem(name):
@@ -120,150 +121,14 @@ def _one(ids):
 def _unrotated(g): return replace(g, mixer=replace(g.mixer, rope=None)) if getattr(g.mixer,'rope',None) else g
 
 # %% ../nbs/155_checkpoints.ipynb #c040
-_ALIASES = {
-    'meta-llama/Llama-2-70b-chat-hf':('meta-llama/Llama-2-70b-hf',), 'meta-llama/Llama-2-70b-chat':('meta-llama/Llama-2-70b-hf',), 'meta-llama/Llama-2-13b-chat-hf':('meta-llama/Llama-2-13b-hf',), 'meta-llama/Llama-2-7b-chat-hf':('meta-llama/Llama-2-7b-hf',),
-    'deepseek-ai/DeepSeek-R1-Distill-Qwen-7B':('Qwen/Qwen2.5-7B',dict(max_position_embeddings=131072)), 'deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B':('Qwen/Qwen2.5-1.5B',dict(tie_word_embeddings=False, max_position_embeddings=131072)),
-    'deepseek-ai/DeepSeek-R1-Distill-Qwen-14B':('Qwen/Qwen2.5-14B',dict(max_position_embeddings=131072)), 'deepseek-ai/DeepSeek-R1-Distill-Qwen-32B':('Qwen/Qwen2.5-32B',dict(max_position_embeddings=131072)),
-    'deepseek-ai/DeepSeek-R1-Distill-Llama-8B':('meta-llama/Llama-3.1-8B',), 'deepseek-ai/DeepSeek-R1-Distill-Llama-70B':('meta-llama/Llama-3.3-70B-Instruct',), 'deepseek-ai/DeepSeek-V3-0324':('deepseek-ai/DeepSeek-V3',),
-    'microsoft/Phi-4-reasoning':('microsoft/phi-4',dict(max_position_embeddings=32768)), 'microsoft/Phi-4-reasoning-plus':('microsoft/phi-4',dict(max_position_embeddings=32768)),
-    'zai-org/GLM-4.6':('zai-org/GLM-4.5',dict(max_position_embeddings=202752)), 'MiniMaxAI/MiniMax-M2.1':('MiniMaxAI/MiniMax-M2.5',), 'MiniMaxAI/MiniMax-M2':('MiniMaxAI/MiniMax-M2.5',), 'Qwen/QwQ-32B':('Qwen/Qwen2.5-32B',dict(max_position_embeddings=40960)),
-    'Qwen/Qwen2.5-VL-32B-Instruct':('Qwen/Qwen2.5-VL-72B-Instruct',dict(hidden_size=5120, intermediate_size=27648, num_attention_heads=40, num_hidden_layers=64, vision_config=dict(out_hidden_size=5120, intermediate_size=3456))),
-    'openai/whisper-medium':('openai/whisper-base',dict(d_model=1024, decoder_attention_heads=16, decoder_ffn_dim=4096, decoder_layers=24, encoder_attention_heads=16, encoder_ffn_dim=4096, encoder_layers=24, num_hidden_layers=24)),
-    'Qwen/Qwen2-57B-A14B-Instruct':('Qwen/Qwen1.5-MoE-A2.7B-Chat',dict(hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=18944, moe_intermediate_size=2560, shared_expert_intermediate_size=20480, num_experts=64, num_experts_per_tok=8)),
-    'deepseek-ai/DeepSeek-R1-0528-Qwen3-8B':('Qwen/Qwen3-8B',dict(max_position_embeddings=131072)), 'deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct':('deepseek-ai/DeepSeek-V2-Lite',), 'deepseek-ai/DeepSeek-Coder-V2-Lite-Base':('deepseek-ai/DeepSeek-V2-Lite',),
-    **{f'deepseek-ai/{n}':('deepseek-ai/DeepSeek-V2-Lite',dict(hidden_size=5120, num_hidden_layers=60, num_attention_heads=128, num_key_value_heads=128, q_lora_rank=1536, n_routed_experts=160, moe_intermediate_size=1536, intermediate_size=12288, topk_group=3, n_group=8))
-       for n in ('DeepSeek-V2','DeepSeek-V2-Chat','DeepSeek-V2.5','DeepSeek-V2.5-1210','DeepSeek-Coder-V2-Instruct')},
-    'moonshotai/Kimi-K2-Instruct-0905':('moonshotai/Kimi-K2-Instruct',dict(max_position_embeddings=262144)), 'moonshotai/Kimi-Dev-72B':('Qwen/Qwen2.5-72B',), 'intfloat/multilingual-e5-large':('BAAI/bge-m3',dict(max_position_embeddings=514)),
-    '01-ai/Yi-1.5-34B':('01-ai/Yi-34B',), '01-ai/Yi-1.5-34B-Chat':('01-ai/Yi-34B',), 'lmsys/vicuna-7b-v1.5':('meta-llama/Llama-2-7b-hf',), 'lmsys/vicuna-13b-v1.5':('meta-llama/Llama-2-13b-hf',), 'huggyllama/llama-7b':('meta-llama/Llama-2-7b-hf',dict(max_position_embeddings=2048)),
-    'HuggingFaceH4/zephyr-7b-beta':('mistralai/Mistral-7B-v0.1',), 'NousResearch/Hermes-3-Llama-3.1-8B':('meta-llama/Llama-3.1-8B',), 'NousResearch/Hermes-3-Llama-3.1-70B':('meta-llama/Llama-3.1-70B',), 'nvidia/Nemotron-3-Super-120B-A12B-NVFP4':('nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-NVFP4',),
-    **{f'ibm-granite/granite-{v}-2b-{k}':('ibm-granite/granite-3.0-8b-base',dict(hidden_size=2048, intermediate_size=8192, head_dim=64, vocab_size=n, max_position_embeddings=131072)) for v,n in (('3.1',49155),('3.2',49155),('3.3',49159)) for k in ('base','instruct')},
-    'mistralai/Mistral-Small-24B-Instruct-2501':('mistralai/Mistral-7B-Instruct-v0.3',dict(hidden_size=5120, intermediate_size=32768, num_hidden_layers=40, head_dim=128, vocab_size=131072)),
-    'Qwen/Qwen2-VL-7B-Instruct':('Qwen/Qwen2.5-VL-7B-Instruct',dict(model_type='qwen2_vl', architectures=['Qwen2VLForConditionalGeneration'], max_position_embeddings=32768, vision_config=dict(depth=32, embed_dim=1280, hidden_size=3584, num_heads=16, mlp_ratio=4, patch_size=14))),
-    'Qwen/Qwen2-VL-72B-Instruct':('Qwen/Qwen2.5-VL-72B-Instruct',dict(model_type='qwen2_vl', architectures=['Qwen2VLForConditionalGeneration'], max_position_embeddings=32768, vision_config=dict(depth=32, embed_dim=1280, hidden_size=8192, num_heads=16, mlp_ratio=4, patch_size=14))),
-    'mistralai/Codestral-22B-v0.1':('mistralai/Mistral-7B-Instruct-v0.3',dict(hidden_size=6144, intermediate_size=16384, num_attention_heads=48, num_hidden_layers=56, num_key_value_heads=8)),
-}
-_SEEN = dict(model_type='clip_vision_model', hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336, patch_size=14)
-_OWN = {  # checkpoints that resemble no entry: their own figures, from their public config.json
-    'tiiuae/Falcon-H1-7B-Instruct':dict(model_type='falcon_h1', architectures=['FalconH1ForCausalLM'], hidden_size=3072, intermediate_size=12288, num_hidden_layers=44, num_attention_heads=12, num_key_value_heads=2, head_dim=128, mamba_d_conv=4, mamba_d_head=128, mamba_d_ssm=3072, mamba_d_state=256,
-        mamba_n_groups=1, mamba_n_heads=24, mamba_chunk_size=256, mamba_rms_norm=False, vocab_size=130048, max_position_embeddings=262144, tie_word_embeddings=False),
-    'ibm-granite/granite-4.0-h-small':dict(model_type='granitemoehybrid', architectures=['GraniteMoeHybridForCausalLM'], hidden_size=4096, num_hidden_layers=40, num_attention_heads=32, num_key_value_heads=8, intermediate_size=768, shared_intermediate_size=1536, num_local_experts=72, num_experts_per_tok=10,
-        mamba_n_heads=128, mamba_d_head=64, mamba_d_state=128, mamba_d_conv=4, mamba_n_groups=1, mamba_chunk_size=256, position_embedding_type='nope', layer_types=['attention' if i in (5,15,25,35) else 'mamba' for i in range(40)], vocab_size=100352, max_position_embeddings=131072, tie_word_embeddings=True),
-    'LiquidAI/LFM2-1.2B':dict(model_type='lfm2', architectures=['Lfm2ForCausalLM'], hidden_size=2048, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, intermediate_size=12288, block_auto_adjust_ff_dim=True, block_multiple_of=256, block_ffn_dim_multiplier=1.0, full_attn_idxs=[2,5,8,10,12,14],
-        vocab_size=65536, max_position_embeddings=128000),
-    'moonshotai/Kimi-Linear-48B-A3B-Instruct':dict(model_type='kimi_linear', architectures=['KimiLinearForCausalLM'], linear_attn_config=dict(full_attn_layers=[4,8,12,16,20,24,27], num_heads=32, head_dim=128, short_conv_kernel_size=4), first_k_dense_replace=1, max_position_embeddings=1048576),
-    'mistralai/Pixtral-12B-2409':dict(model_type='pixtral', architectures=['PixtralForConditionalGeneration'], text_config=dict(model_type='mistral', hidden_size=5120, intermediate_size=14336, num_hidden_layers=40, num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=131072,
-        max_position_embeddings=131072, tie_word_embeddings=False), vision_config=dict(model_type='pixtral', hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=1024, patch_size=16)),
-    'llava-hf/llava-1.5-7b-hf':dict(model_type='llava', architectures=['LlavaForConditionalGeneration'], text_config=dict(model_type='llama', hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, vocab_size=32064, max_position_embeddings=4096, tie_word_embeddings=False), vision_config=_SEEN),
-    'llava-hf/llava-v1.6-mistral-7b-hf':dict(model_type='llava_next', architectures=['LlavaNextForConditionalGeneration'], text_config=dict(model_type='mistral', hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=32064, max_position_embeddings=32768,
-        tie_word_embeddings=False, sliding_window=None), vision_config=_SEEN),
-    'Qwen/Qwen3-Omni-30B-A3B-Instruct':dict(model_type='qwen3_omni_moe', architectures=['Qwen3OmniMoeForConditionalGeneration'], thinker_config=dict(model_type='qwen3_omni_moe_thinker',
-        text_config=dict(model_type='qwen3_omni_moe_text', hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4, head_dim=128, num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, intermediate_size=768, vocab_size=152064, max_position_embeddings=65536, tie_word_embeddings=False,
-        rope_scaling=dict(rope_type='default', mrope_section=[24,20,20], mrope_interleaved=True)), vision_config=dict(model_type='qwen3_omni_moe_vision_encoder', depth=27, hidden_size=1152, intermediate_size=4304, num_heads=16, out_hidden_size=2048, patch_size=16, num_position_embeddings=2304, deepstack_visual_indexes=[8,16,24]),
-        audio_config=dict(model_type='qwen3_omni_moe_audio_encoder', d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, output_dim=2048, num_mel_bins=128))),
-}
-_ALIASES.update({'LiquidAI/LFM2.5-1.2B-Instruct':('LiquidAI/LFM2-1.2B',), 'tiiuae/Falcon-H1-7B-Base':('tiiuae/Falcon-H1-7B-Instruct',), 'moonshotai/Kimi-Linear-48B-A3B-Base':('moonshotai/Kimi-Linear-48B-A3B-Instruct',), 'Qwen/Qwen3-Omni-30B-A3B-Thinking':('Qwen/Qwen3-Omni-30B-A3B-Instruct',)})
 def _merge(a, b): return {**a, **{k:_merge(a[k],v) if isinstance(v,dict) and isinstance(a.get(k),dict) else v for k,v in b.items()}}
 
-# %% ../nbs/155_checkpoints.ipynb #c052
-_OWN.update({  # models whose code lives with the checkpoint, and a few that no catalogue at hand describes: shapes as published; sizes checked where the publisher or a start-up names one
-    'openbmb/MiniCPM-V-2_6':dict(architectures=['MiniCPMV'], model_type='minicpmv', version='2.6', hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
-        vocab_size=151666, max_position_embeddings=32768, tie_word_embeddings=False, query_num=64, image_size=448, drop_vision_last_layer=False, vision_config=dict(hidden_size=1152, image_size=980,
-        intermediate_size=4304, model_type='siglip_vision_model', num_attention_heads=16, num_hidden_layers=27, patch_size=14), slice_config=dict(max_slice_nums=9, patch_size=14, scale_resolution=448),
-        patch_size=14),
-    'openbmb/MiniCPM-V-4_5':dict(architectures=['MiniCPMV'], version='4.5', model_type='minicpmv', hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8,
-        head_dim=128, vocab_size=151748, max_position_embeddings=40960, tie_word_embeddings=False, query_num=64, image_size=448, drop_vision_last_layer=False, vision_config=dict(hidden_size=1152, image_size=980,
-        intermediate_size=4304, model_type='siglip_vision_model', num_attention_heads=16, num_hidden_layers=27, patch_size=14), slice_config=dict(max_slice_nums=9, patch_size=14, scale_resolution=448),
-        patch_size=14),
-    'openbmb/MiniCPM-o-2_6':dict(architectures=['MiniCPMO'], model_type='minicpmo', version='2.6', hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
-        vocab_size=151700, max_position_embeddings=32768, tie_word_embeddings=False, query_num=64, image_size=448, drop_vision_last_layer=False, vision_config=dict(hidden_size=1152, image_size=980,
-        intermediate_size=4304, model_type='siglip_vision_model', num_attention_heads=16, num_hidden_layers=27, patch_size=14), slice_config=dict(max_slice_nums=9, patch_size=14, scale_resolution=448),
-        patch_size=14, audio_pool_step=2, audio_chunk_length=1, audio_config=dict(model_type='whisper', d_model=1024, encoder_layers=24, encoder_attention_heads=16, encoder_ffn_dim=4096, num_mel_bins=80,
-        max_source_positions=1500, decoder_layers=24, decoder_attention_heads=16, decoder_ffn_dim=4096, num_hidden_layers=24, vocab_size=51865)),
-    'allenai/Molmo-7B-D-0924':dict(architectures=['MolmoForCausalLM'], model_type='molmo', hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, intermediate_size=37888,
-        vocab_size=152064, embedding_size=152064, qkv_bias=True, tie_word_embeddings=False, weight_tying=False, attention_layer_norm=False, max_position_embeddings=4096),
-    'microsoft/Phi-4-multimodal-instruct':dict(architectures=['Phi4MMForCausalLM'], model_type='phi4mm', hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=24, num_key_value_heads=8,
-        vocab_size=200064, tie_word_embeddings=True, partial_rotary_factor=0.75, max_position_embeddings=131072, original_max_position_embeddings=4096, sliding_window=262144, attention_bias=False,
-        lm_head_bias=False, mlp_bias=False, embd_layer=dict(embedding_cls='image_audio', audio_embd_layer=dict(compression_rate=8, downsample_rate=1, embedding_cls='audio', enable_gradient_checkpointing=True,
-        projection_cls='mlp', use_conv_downsample=False, use_qformer=False), image_embd_layer=dict(crop_size=448, embedding_cls='tune_image', enable_gradient_checkpointing=True, hd_transform_order='sub_glb',
-        image_token_compression_cls='avg_pool_2d', projection_cls='mlp', use_hd_transform=True, with_learnable_separator=True)), audio_processor=dict(name='cascades', config=dict(activation='swish',
-        activation_checkpointing='', attention_dim=1024, attention_heads=16, batch_norm=False, bias_in_glu=True, causal=True, chunk_size=-1, cnn_layer_norm=True, conv_activation='swish', conv_glu_type='swish',
-        depthwise_multiplier=1, depthwise_seperable_out_channel=1024, dropout_rate=0, encoder_embedding_config=dict(input_size=80), ext_pw_kernel_size=1, ext_pw_out_channel=1024, input_layer='nemo_conv',
-        input_size=80, kernel_size=3, left_chunk=18, linear_units=1536, nemo_conv_settings=dict(conv_channels=1024), num_blocks=24, relative_attention_bias_args=dict(t5_bias_max_distance=500, type='t5'),
-        time_reduction=8))),
-    'moonshotai/Kimi-VL-A3B-Instruct':dict(architectures=['KimiVLForConditionalGeneration'], model_type='kimi_vl', text_config=dict(model_type='deepseek_v3', architectures=['DeepseekV3ForCausalLM'],
-        hidden_size=2048, intermediate_size=11264, moe_intermediate_size=1408, num_hidden_layers=27, num_attention_heads=16, num_key_value_heads=16, n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6,
-        first_k_dense_replace=1, kv_lora_rank=512, q_lora_rank=None, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, vocab_size=163840, max_position_embeddings=131072, tie_word_embeddings=False,
-        topk_method='noaux_tc', scoring_func='sigmoid', n_group=1, topk_group=1, norm_topk_prob=True, routed_scaling_factor=2.446, moe_layer_freq=1, num_nextn_predict_layers=0),
-        vision_config=dict(model_type='moonvit', patch_size=14, num_attention_heads=16, num_hidden_layers=27, hidden_size=1152, intermediate_size=4304, init_pos_emb_height=64, init_pos_emb_width=64,
-        merge_kernel_size=[2, 2])),
-    'Kwai-Keye/Keye-VL-8B-Preview':dict(architectures=['KeyeForConditionalGeneration'], model_type='Keye', hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32,
-        num_key_value_heads=8, head_dim=128, vocab_size=151936, max_position_embeddings=40960, tie_word_embeddings=False, rope_scaling=dict(type='default', mrope_section=[16, 24, 24]),
-        vision_config=dict(model_type='Keye', hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14, image_size=384, spatial_merge_size=2, num_channels=3,
-        temporal_patch_size=2)),
-    'rednote-hilab/dots.ocr':dict(architectures=['DotsOCRForCausalLM'], model_type='dots_ocr', hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
-        vocab_size=151936, tie_word_embeddings=False, attention_bias=True, max_position_embeddings=131072, use_sliding_window=False, vision_config=dict(embed_dim=1536, hidden_size=1536, intermediate_size=4224,
-        num_hidden_layers=42, num_attention_heads=12, num_channels=3, patch_size=14, post_norm=True, spatial_merge_size=2, temporal_patch_size=1, use_bias=False)),
-    'zai-org/glm-4v-9b':dict(architectures=['GLM4VForCausalLM'], model_type='chatglm', hidden_size=4096, ffn_hidden_size=13696, num_layers=40, num_attention_heads=32, multi_query_attention=True,
-        multi_query_group_num=2, kv_channels=128, padded_vocab_size=151552, vocab_size=151552, seq_length=8192, add_qkv_bias=True, add_bias_linear=False, tie_word_embeddings=False, vision_config=dict(in_channels=3,
-        num_hidden_layers=63, hidden_size=1792, patch_size=14, num_heads=16, intermediate_size=15360, num_positions=6401, image_size=1120, scaling_factor=8)),
-    'deepseek-ai/DeepSeek-OCR':dict(architectures=['DeepseekOCRForCausalLM'], model_type='deepseek_vl_v2', language_config=dict(model_type='deepseek_v2', architectures=['DeepseekOCRForCausalLM'], hidden_size=1280,
-        intermediate_size=6848, moe_intermediate_size=896, num_hidden_layers=12, num_attention_heads=10, num_key_value_heads=10, n_routed_experts=64, n_shared_experts=2, num_experts_per_tok=6,
-        first_k_dense_replace=1, kv_lora_rank=None, q_lora_rank=None, qk_nope_head_dim=0, qk_rope_head_dim=0, v_head_dim=0, use_mla=False, vocab_size=129280, max_position_embeddings=8192, topk_method='greedy',
-        n_group=1, topk_group=1, tie_word_embeddings=False), vision_config=dict(image_size=1024, mlp_ratio=3.7362, model_type='vision', width={'clip-l-14-224':dict(heads=16, image_size=224, layers=24, patch_size=14,
-        width=1024), 'sam_vit_b':dict(downsample_channels=[512, 1024], global_attn_indexes=[2, 5, 8, 11], heads=12, layers=12, width=768)}), projector_config=dict(input_dim=2048, model_type='mlp_projector',
-        n_embed=1280, projector_type='linear'), hidden_size=1280, intermediate_size=6848, moe_intermediate_size=896, num_hidden_layers=12, num_attention_heads=10, num_key_value_heads=10, n_routed_experts=64,
-        n_shared_experts=2, num_experts_per_tok=6, first_k_dense_replace=1, kv_lora_rank=None, q_lora_rank=None, qk_nope_head_dim=0, qk_rope_head_dim=0, v_head_dim=0, use_mla=False, vocab_size=129280,
-        max_position_embeddings=8192, topk_method='greedy', n_group=1, topk_group=1, tie_word_embeddings=False),
-    'OpenGVLab/InternVL3-8B':dict(architectures=['InternVLChatModel'], model_type='internvl_chat', downsample_ratio=0.5, force_image_size=448, max_dynamic_patch=12, llm_config=dict(model_type='qwen2',
-        architectures=['Qwen2ForCausalLM'], hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, vocab_size=151674, max_position_embeddings=32768,
-        tie_word_embeddings=False), vision_config=dict(model_type='intern_vit_6b', architectures=['InternVisionModel'], hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
-        image_size=448, patch_size=14, num_channels=3, qkv_bias=True, qk_normalization=False, norm_type='layer_norm')),
-    'openvla/openvla-7b':dict(architectures=['OpenVLAForActionPrediction'], model_type='openvla', arch_specifier='no-align+fused-gelu-mlp', hf_llm_id='meta-llama/Llama-2-7b-hf', image_resize_strategy='resize-naive',
-        image_sizes=[224, 224], llm_backbone_id='llama2-7b-pure', llm_max_length=2048, n_action_bins=256, norm_stats=dict(), output_projector_states=False, pad_to_multiple_of=64, pad_token_id=32000,
-        text_config=dict(model_type='llama', vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=2048,
-        tie_word_embeddings=False), timm_model_ids=['vit_large_patch14_reg4_dinov2.lvd142m', 'vit_so400m_patch14_siglip_224'], timm_override_act_layers=[None, None], use_fused_vision_backbone=True,
-        vision_backbone_id='dinosiglip-vit-so-224px'),
-    'inclusionAI/Ling-lite':dict(architectures=['BailingMoeForCausalLM'], model_type='bailing_moe', hidden_size=2048, intermediate_size=5632, moe_intermediate_size=1408, num_experts=64, num_experts_per_tok=6,
-        num_shared_experts=2, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=4, head_dim=128, vocab_size=126464, first_k_dense_replace=0, norm_topk_prob=True, tie_word_embeddings=False,
-        use_bias=False, use_qkv_bias=False, max_position_embeddings=8192, norm_head=False),
-    'inclusionAI/Ling-mini-2.0':dict(architectures=['BailingMoeV2ForCausalLM'], model_type='bailing_moe', hidden_size=2048, intermediate_size=5120, moe_intermediate_size=512, num_experts=256, num_experts_per_tok=8,
-        num_shared_experts=1, num_hidden_layers=20, num_attention_heads=16, num_key_value_heads=4, head_dim=128, vocab_size=157184, first_k_dense_replace=1, norm_topk_prob=True, tie_word_embeddings=False,
-        use_bias=False, use_qkv_bias=False, use_qk_norm=True, n_group=8, topk_group=4, score_function='sigmoid', moe_router_enable_expert_bias=True, partial_rotary_factor=0.5, max_position_embeddings=32768,
-        routed_scaling_factor=2.5, num_nextn_predict_layers=0),
-    'LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct':dict(architectures=['ExaoneForCausalLM'], model_type='exaone', hidden_size=4096, intermediate_size=14336, num_layers=32, num_attention_heads=32, num_key_value_heads=8,
-        vocab_size=102400, tie_word_embeddings=False, max_position_embeddings=32768, head_dim=128),
-    'upstage/solar-pro-preview-instruct':dict(architectures=['SolarForCausalLM'], model_type='solar', hidden_size=5120, intermediate_size=17920, num_hidden_layers=64, num_attention_heads=40, num_key_value_heads=10,
-        vocab_size=32128, tie_word_embeddings=False, max_position_embeddings=4096, bskcn_1=[12, 20, 32, 44], bskcn_2=[20, 32], bskcn_3=[16, 24, 36, 48], bskcn_4=[28, 40], bskcn_tv=[0.9, 0.8], sliding_window=2047),
-    'fixie-ai/ultravox-v0_5-llama-3_1-8b':dict(architectures=['UltravoxModel'], model_type='ultravox', audio_config=dict(model_type='whisper', d_model=1280, encoder_layers=32, encoder_attention_heads=20,
-        encoder_ffn_dim=5120, num_mel_bins=128, max_source_positions=1500, decoder_layers=4, decoder_attention_heads=20, decoder_ffn_dim=5120, num_hidden_layers=32, vocab_size=51866),
-        text_config=dict(model_type='llama', hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, max_position_embeddings=131072,
-        tie_word_embeddings=False, architectures=['LlamaForCausalLM']), hidden_size=4096, stack_factor=8, projector_act='swiglu', projector_ln_mid=True, vocab_size=128256),
-    'Qwen/Qwen2.5-Omni-7B':dict(architectures=['Qwen2_5OmniForConditionalGeneration'], model_type='qwen2_5_omni', thinker_config=dict(model_type='qwen2_5_omni_thinker',
-        text_config=dict(model_type='qwen2_5_omni_text', hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, vocab_size=152064,
-        max_position_embeddings=32768, tie_word_embeddings=False), vision_config=dict(model_type='qwen2_5_omni_vision_encoder', depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584,
-        patch_size=14, spatial_merge_size=2, temporal_patch_size=2), audio_config=dict(model_type='qwen2_5_omni_audio_encoder', d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120,
-        num_mel_bins=128, output_dim=3584))),
-    'OpenGVLab/InternVL3-78B':dict(architectures=['InternVLChatModel'], model_type='internvl_chat', max_dynamic_patch=12, llm_config=dict(model_type='qwen2', hidden_size=8192, intermediate_size=29568,
-        num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8, vocab_size=151674, tie_word_embeddings=False, max_position_embeddings=32768), vision_config=dict(model_type='intern_vit_6b',
-        hidden_size=3200, intermediate_size=12800, num_hidden_layers=45, num_attention_heads=25, image_size=448, patch_size=14, qkv_bias=False, qk_normalization=True, norm_type='rms_norm')),
-    'ibm-granite/granite-4.0-micro':dict(model_type='granitemoehybrid', architectures=['GraniteMoeHybridForCausalLM'], hidden_size=2560, num_hidden_layers=40, num_attention_heads=40, num_key_value_heads=8,
-        intermediate_size=8192, shared_intermediate_size=8192, num_local_experts=0, num_experts_per_tok=0, mamba_n_heads=128, mamba_d_head=64, mamba_d_state=256, layer_types=['attention']*40, vocab_size=100352,
-        max_position_embeddings=131072, tie_word_embeddings=True),
-    'zai-org/GLM-4.5V':dict(model_type='glm4v_moe', architectures=['Glm4vMoeForConditionalGeneration'], text_config=dict(model_type='glm4v_moe_text', hidden_size=4096, intermediate_size=10944,
-        moe_intermediate_size=1408, num_hidden_layers=46, num_attention_heads=96, num_key_value_heads=8, head_dim=128, n_routed_experts=128, n_shared_experts=1, num_experts_per_tok=8, first_k_dense_replace=1,
-        vocab_size=151552, attention_bias=True, max_position_embeddings=65536, tie_word_embeddings=False), vision_config=dict(model_type='glm4v_moe_vision', depth=24, hidden_size=1536, intermediate_size=10944,
-        num_heads=12, out_hidden_size=4096, patch_size=14, image_size=336, spatial_merge_size=2, temporal_patch_size=2)),
-    'Qwen/Qwen3-ASR-1.7B':dict(model_type='qwen3_asr', architectures=['Qwen3ASRForConditionalGeneration'], thinker_config=dict(model_type='qwen3_asr_thinker', text_config=dict(model_type='qwen3', hidden_size=2048,
-        intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128, vocab_size=151936, max_position_embeddings=65536, tie_word_embeddings=True),
-        audio_config=dict(model_type='qwen3_asr_audio_encoder', d_model=1024, encoder_layers=24, encoder_attention_heads=16, encoder_ffn_dim=4096, num_mel_bins=128, downsample_hidden_size=480, output_dim=2048))),
-})
-_ALIASES.update({'rednote-hilab/dots.mocr':('rednote-hilab/dots.ocr',), 'moonshotai/Kimi-VL-A3B-Thinking':('moonshotai/Kimi-VL-A3B-Instruct',), 'lingshu-medical-mllm/Lingshu-32B':('Qwen/Qwen2.5-VL-32B-Instruct',)})
-_ALIAS_IDS = {k.lower():k for k in (*_ALIASES,*_OWN)}
+_WRITTEN = {k.lower():k for d in written() for k in d}
 
 # %% ../nbs/155_checkpoints.ipynb #c043
 def catalogue()->tuple[str,...]: # ids
     "Ids of the checkpoints that the package knows, quantised re-releases included"
-    return tuple(dict.fromkeys((*(m[0] for m in catalogue_data()[0]['models']), *catalogue_data()[0]['variants'], *_ALIAS_IDS.values())))
+    return tuple(dict.fromkeys((*(m[0] for m in catalogue_data()[0]['models']), *catalogue_data()[0]['variants'], *_WRITTEN.values())))
 
 def search(
     text:str='', # words that all have to occur in the id
@@ -324,11 +189,12 @@ def _known(name):
     d,ids,variants = catalogue_data()
     key = name.lower()
     if key in ids: return _labelled(_config(ids[key]), d['models'][ids[key]][0])
-    if key in _ALIAS_IDS and _ALIAS_IDS[key] in _OWN: return _OWN[_ALIAS_IDS[key]], _ALIAS_IDS[key], ()
-    if key in _ALIAS_IDS:
-        base,*change = _ALIASES[_ALIAS_IDS[key]]
+    (renamed,shapes),i = written(),_WRITTEN.get(key)
+    if i in shapes: return shapes[i], i, ()
+    if i:
+        base,*change = renamed[i]
         found = lookup(base)
-        return found and (_merge(found[0], change[0] if change else {}), _ALIAS_IDS[key], (f'{_ALIAS_IDS[key]} has the shape of {base}' + (f' with {", ".join(change[0])} of its own' if change else ''),))
+        return found and (_merge(found[0], change[0] if change else {}), i, (f'{i} has the shape of {base}' + (f' with {", ".join(change[0])} of its own' if change else ''),))
     if key in variants:
         base,label = d['variants'][variants[key]]
         found = lookup(base)
