@@ -449,11 +449,16 @@ def write(path, fit, x, spread=None):
 
 NAMES = {'tpot':'tpot_ms','ttft':'ttft_ms','out':'output_tokens_per_second','e2e':'e2e_ms'}
 
+def width(errors, labs):
+    "Standard deviation of the log error that gives an 80 % interval its name: n points of a laboratory count as its square root, because they err together and whoever asks is another laboratory"
+    n = Counter(labs)
+    order = np.argsort(np.abs(errors)); weight = np.cumsum([n[labs[i]]**-.5 for i in order])
+    return float(np.abs(errors)[order][np.searchsorted(weight, .8*weight[-1])])/1.2816
+
 def spreads(fit, left):
-    "Standard deviation of the log error that gives 80 % intervals their name, in calm and in busy servers"
+    "The widths of every metric, in calm and in busy servers"
     calm = np.array([not busy(f.run) for f,*_ in fit.bench.items])
-    r = np.abs(left-fit.y)
-    return {k:{NAMES[m]:rounded(np.quantile(r[mask&(fit.metric==m)],.8)/1.2816) for m in NAMES} for k,mask in (('calm',calm),('busy',~calm))}
+    return {k:{NAMES[m]:rounded(width((left-fit.y)[here], fit.lab[here])) for m in NAMES if (here:=mask&(fit.metric==m)).any()} for k,mask in (('calm',calm),('busy',~calm))}
 
 def score(path, fit, x, by_source, by_lab, refused):
     "The distilled scoreboard: one row per point and metric"

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
 import numpy as np
-from fit_performance import Bench, Fit, freeze, read, starved
+from fit_performance import Bench, Fit, freeze, read, starved, width
 from vllm_tuner.serving import busy
 from vllm_tuner.step_clock import PUBLIC
 
@@ -43,9 +43,12 @@ def left_out(cases):
 def statistic(got): return next((s for s in TPOT if s in got), None)
 
 def spread_without(out, runs):
-    "Laboratory, busy or not -> standard deviation of the log error that the other laboratories saw, from its 80 % quantile"
-    rows = [(f.case.lab, busy(f.run), abs(math.log(got[st][0]/got[st][1]))) for i,got in out.items() if (st:=statistic(got)) and not starved(f:=runs[i])]
-    return {(lab,b):float(np.quantile([e for l,k,e in rows if l!=lab and k==b], .8))/1.2816 for lab in {r[0] for r in rows} for b in (False,True)}
+    "Laboratory, busy or not -> standard deviation of the log error that the other laboratories saw"
+    rows = [(f.case.lab, busy(f.run), math.log(got[st][0]/got[st][1])) for i,got in out.items() if (st:=statistic(got)) and not starved(f:=runs[i])]
+    def others(lab, b):
+        labs,errors = zip(*((l,e) for l,k,e in rows if l!=lab and k==b))
+        return width(np.array(errors), labs)
+    return {(lab,b):others(lab,b) for lab in {r[0] for r in rows} for b in (False,True)}
 
 def point(f, got):
     "Time per token and throughput per GPU, measured and predicted; a throughput that was not printed follows from users and latencies"

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 import numpy as np
 from .engine import Engine
-from .goals import SLO, Broken, bound, broken
+from .goals import SLO, Broken, bound, broken, figure, keeps
 from .memory import memory
 from .screen import PARAMS, request_bytes
 from .steady_state import lengths
@@ -18,7 +18,7 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['Candidate', 'share', 'start', 'candidate', 'heaviest', 'Shortlist', 'achieved', 'simulate_best']
+__all__ = ['BARE', 'LIKELY', 'Candidate', 'share', 'start', 'candidate', 'heaviest', 'Shortlist', 'achieved', 'simulate_best']
 
 # %% ../nbs/440_candidates.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Candidate:
     score:float=0.           # objective, relative to the best: higher is better
     goodput:float|None=None  # requests per second over all replicas that keep the limits, where that was asked
     arriving:float|None=None # generated tokens per second that an endless stream of requests asks for, where that is served in full
+    keeps:float=1.           # share of cases in which every limit holds
 
     @property
     def servers(self)->int: # engines that share the load
@@ -60,6 +61,16 @@ class Candidate:
     def excess(self)->float: # 0 when every limit holds
         "How far limits are missed"
         return sum(b.excess for b in self.broken) if self.prediction else math.inf
+
+    @property
+    def place(self)->tuple[int,float]: # the smaller, the better
+        "0 where every limit holds as surely as asked, 1 where that is at least more likely than not, 2 and how far it is off elsewhere"
+        return (0,0.) if self.sound else (1,0.) if self.prediction and all(b.likely for b in self.broken) else (2,round(self.excess,3))
+
+    @property
+    def worth(self)->float:
+        "The objective times the share of cases in which it is had within the limits"
+        return self.score*self.keeps
 
     @property
     def batch(self)->float: # requests
@@ -109,7 +120,7 @@ def candidate(
     n = servers*min(e.max_num_seqs, m.kv_cache/request_bytes(arch, device, e, i+o/2))
     s = slo or SLO()
     stream = workload.requests_per_second*o if workload.requests_per_second and not workload.num_requests and not p.saturated else None
-    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n, arriving=stream)
+    return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n, arriving=stream, keeps=keeps(s, p, replicas))
 
 # %% ../nbs/440_candidates.ipynb #c010
 def heaviest(
@@ -145,6 +156,9 @@ def _batch(t)->np.ndarray: # one per row
     return np.minimum(t.state.cap, 1.5*t.state.batch+1)*t.family.servers
 
 # %% ../nbs/440_candidates.ipynb #c5d3c11c
+_ENDLESS = math.exp(20.)           # a wait without end counts as `Broken.excess` counts it
+BARE,LIKELY = ' predicted',-3.  # ratios of the prediction itself; values below are of rows that are not as sure as asked
+
 class Shortlist:
     "Screened families and what simulations have taught about them"
     def __init__(self,
@@ -175,13 +189,18 @@ class Shortlist:
         if not self.rate: return 0.
         return np.where(t.state.saturated, .01+3*np.log(np.maximum(self.rate/np.maximum(t.state.rate*t.family.servers,1e-9), 1)), 0.)
 
-    def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits
+    def over(self, k:int, sure:str='')->np.ndarray: # 0 where every limit holds
+        "How far rows are beyond the limits: their bounds, or with `BARE` what is predicted"
+        t,r = self.tables[k],self.rows[k]
+        late = sum(np.log(np.clip(r[n]*self.ratio(k,n+sure)/limit, 1, _ENDLESS)) for n,limit in self.slo.limits) + np.zeros(len(t))
+        return late + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + self.queue(t)
+
+    def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits; below `LIKELY`: not as sure as asked
         "Corrected value of every row of a family"
         t,r = self.tables[k],self.rows[k]
         v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
-        over = sum(np.log(np.maximum(r[n]*self.ratio(k,n)/limit, 1)) for n,limit in self.slo.limits) + np.zeros(len(t))
-        over = over + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + self.queue(t)
-        return np.where(t.why!=0, -np.inf, np.where(over>1e-9, -10-over, v))
+        over = self.over(k)
+        return np.where(t.why!=0, -np.inf, np.where(over<=1e-9, v, np.where(self.over(k,BARE)<=1e-9, v+2*LIKELY, -10-over)))
 
 # %% ../nbs/440_candidates.ipynb #c015
 def achieved(
@@ -194,9 +213,9 @@ def _learn(pool:Shortlist, k:int, i:int, c:Candidate):
     "Keep a simulation and its ratios"
     pool.seen[k,i] = c
     if not c.prediction: pool.tables[k].why[i] = 3; return
-    r,figs = pool.rows[k],{'throughput':achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}}
+    r,figs = pool.rows[k],{'throughput':achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}, **{n+BARE:figure(c.prediction,n) for n,_ in pool.slo.limits}}
     for n,v in figs.items():
-        if 0<v<math.inf and 0<r[n][i]<math.inf: pool.ratios[k].setdefault(n,[]).append(v/r[n][i])
+        if 0<v<math.inf and 0<(x:=r[n.removesuffix(BARE)][i])<math.inf: pool.ratios[k].setdefault(n,[]).append(v/x)
 
 # %% ../nbs/440_candidates.ipynb #aa4cf0cb
 def simulate_best(
@@ -215,11 +234,12 @@ def simulate_best(
         i = int(np.argmax(vals[k]))
         if vals[k][i]==-np.inf: break
         known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
-        if len(pool.seen)>=(3 if known>-10 else 6) and vals[k][i]<known+gain: break
+        if len(pool.seen)>=(3 if known>LIKELY else 6) and vals[k][i]<known+gain: break
         _learn(pool, k, i, work(pool.tables[k].family, pool.tables[k].engine(i)))
     return list(pool.seen.values())
 
 def _value(c:Candidate, pool:Shortlist, best)->float:
     "What `Shortlist.values` says of a row, for a simulated candidate"
     if not c.prediction: return -math.inf
-    return float(pool.score(achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) if not c.broken else -10-c.excess
+    if c.place[0]==2: return -10-c.excess
+    return float(pool.score(achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) + (0. if c.sound else 2*LIKELY)

@@ -168,7 +168,7 @@ def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
     "Recommendations of a cluster plan"
     if not p.layouts: return ('no layout of this fleet starts: ' + (p.alternatives[0].refused if p.alternatives else 'it is empty'),)
     rate,most = p.workload.requests_per_second,sum(p.capacity)
-    out = [f'{l.node.name}: limit missed: {b}' for l,q in zip(p.layouts,p.plans) for b in q.broken]
+    out = [f'{l.node.name}: {b.verdict}: {b}' for l,q in zip(p.layouts,p.plans) for b in q.broken]
     out += [f'{l.node.name}: {x}' for l,q in zip(p.layouts,p.plans) for x in q.nearest]
     out += [f'{l.node.name}: {r}' for l in p.layouts for r in l.notes]
     if rate and most: out.append(_in_use(p, rate, most))

@@ -284,7 +284,7 @@ def cluster_blocks(
     chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(map(_layout,p.layouts)), p.reach if p.layouts else '', 'clrrrrr')
     tried = Table('Also tried', heads, tuple(map(_layout,[l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8])), '', 'llrrrrr')
     runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else '') + (f', for {x:.0%} of the load' if len(p.layouts)>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
-    level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else ''
+    level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r else ''
     return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs
 
 def cluster_data(p, model)->dict:

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
+from statistics import NormalDist
 import numpy as np
 from .engine import AutotuningParameters
-from .serving import Percentiles, Prediction
+from .serving import SPREAD, Percentiles, Prediction
 from .units import real
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['LATENCIES', 'STATS', 'OBJECTIVES', 'SLO', 'slo_of', 'figure', 'bound', 'Broken', 'broken', 'scores', 'prices',
-           'price', 'per_million']
+__all__ = ['LATENCIES', 'STATS', 'OBJECTIVES', 'SLO', 'slo_of', 'figure', 'bound', 'odds', 'keeps', 'readable', 'Broken',
+           'broken', 'scores', 'prices', 'price', 'per_million']
 
 # %% ../nbs/400_goals.ipynb #c005
 LATENCIES = ('ttft_ms','tpot_ms','itl_ms','e2e_ms')
@@ -75,7 +76,36 @@ def bound(
     if confidence<=.5 or not math.isfinite(v): return v
     return p.interval(name, 2*confidence-1)[1 if high else 0]
 
+# %% ../nbs/400_goals.ipynb #d001
+def odds(
+    p:Prediction,      # of one server
+    name:str,          # as in `figure`
+    limit:float,       # what the figure is compared with
+    least:bool=False,  # the limit is a minimum
+)->float:              # 0 to 1; .5 where the limit is just what is predicted
+    "In what share of cases a figure keeps a limit"
+    v = figure(p, name)
+    if not 0<v<math.inf or limit<=0: return float(v>=limit if least else v<=limit)
+    spread = math.log(v/p.interval(name, .6827)[0])   # one standard deviation of the logarithm
+    return NormalDist().cdf(math.log(v/limit if least else limit/v)/spread)
+
+def keeps(
+    slo:SLO,       # what must hold
+    p:Prediction,  # of one replica
+    servers:int=1, # replicas that share the load
+)->float:          # 0 to 1
+    "In what share of cases every limit holds: limits stand and fall together, so it is the least of them"
+    late = [odds(p,k,limit) for k,limit in slo.limits]
+    floor = slo.min_output_tokens_per_second
+    return min(late+[odds(p,'output_tokens_per_second',floor/servers,True)]*bool(floor), default=1.)
+
 # %% ../nbs/400_goals.ipynb #4017c768
+def readable(
+    x:float, # any figure
+)->str:      # '36.5', '19,830'
+    "Three or four digits, never an exponent"
+    return f'{x:,.0f}' if abs(x)>=1000 else f'{x:.3g}'
+
 @dataclass(frozen=True, slots=True)
 class Broken:
     "A limit that does not hold"
@@ -84,6 +114,7 @@ class Broken:
     value:float    # what is predicted
     bound:float    # what it may be at the confidence asked for
     least:bool=False # the limit is a minimum
+    odds:float=0.    # share of cases in which it holds all the same
 
     @property
     def excess(self)->float: # 0 where it just holds
@@ -92,11 +123,23 @@ class Broken:
         x = min(20., abs(math.log(a/b))) if math.isfinite(self.bound) else 20.
         return 3*x if self.name=='requests_per_second' else x  # to serve everybody comes before serving some of them fast
 
+    @property
+    def likely(self)->bool:
+        "The bare prediction keeps it; what is missing is certainty"
+        return self.value>=self.limit if self.least else self.value<=self.limit
+
+    @property
+    def verdict(self)->str:
+        "The head of a line about it"
+        return 'limit not sure' if self.likely else 'limit missed'
+
     def __str__(self):
-        if self.name=='requests_per_second': return f'requests arrive at {self.limit:,.4g} a second and leave at {self.value:,.4g}: the queue grows without end'
-        if self.name=='context': return f'requests of up to {self.limit:,.0f} tokens are asked for, and the longest that is served has {self.value:,.0f}'
-        said = f'{self.name} {"at least" if self.least else "at most"} {self.limit:,.4g} is asked; {self.value:,.4g} is predicted'
-        return said + (f', and {self.bound:,.4g} cannot be ruled out' if self.bound!=self.value else '')
+        limit,value,edge = map(readable, (self.limit,self.value,self.bound))
+        if self.name=='requests_per_second': return f'requests arrive at {limit} a second and leave at {value}: the queue grows without end'
+        if self.name=='context': return f'requests of up to {limit} tokens are asked for, and the longest that is served has {value}'
+        said = f'{self.name} {"at least" if self.least else "at most"} {limit} is asked; {value} is predicted'
+        if self.likely: return f'{said}, which holds in {self.odds:.0%} of cases; {edge} cannot be ruled out'
+        return said + (f', and {edge} cannot be ruled out' if self.bound!=self.value else '')
 
 # %% ../nbs/400_goals.ipynb #8c952dca
 def broken(
@@ -109,10 +152,11 @@ def broken(
 )->tuple[Broken,...]:
     "The limits that do not hold"
     c = slo.confidence
-    out = [Broken(k, limit, figure(p,k), b) for k,limit in slo.limits if (b:=bound(p,k,c))>limit]
+    out = [Broken(k, limit, figure(p,k), b, odds=odds(p,k,limit)) for k,limit in slo.limits if (b:=bound(p,k,c))>limit]
     least = (('context',slo.min_context,context,context), ('concurrency',slo.min_concurrency,concurrency,concurrency),
              ('output_tokens_per_second',slo.min_output_tokens_per_second,servers*p.output_tokens_per_second,servers*bound(p,'output_tokens_per_second',c,False)))
-    out += [Broken(k, limit, v, b, True) for k,limit,v,b in least if b<limit]
+    rate = slo.min_output_tokens_per_second/servers
+    out += [Broken(k, limit, v, b, True, odds(p,k,rate,True) if k in SPREAD else 0.) for k,limit,v,b in least if b<limit]
     return tuple(out) + ((Broken('requests_per_second', arrivals or math.inf, servers*p.requests_per_second, servers*p.requests_per_second, True),) if p.saturated else ())
 
 # %% ../nbs/400_goals.ipynb #c013

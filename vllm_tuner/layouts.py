@@ -4,7 +4,6 @@
 
 # %% ../nbs/460_layouts.ipynb #c002
 from __future__ import annotations
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -208,7 +207,7 @@ def ranked(
 
 def _order(l:Layout):
     "Sound before unsound before impossible; by score to the hundredth, then replicas within one machine, then the faster answer"
-    return (not l.prediction, round(l.candidate.excess,3) if l.candidate else math.inf, -round(l.score,2), l.nodes_per_replica, l.prediction.e2e_ms.mean if l.prediction else 0.)
+    return (not l.prediction, l.candidate.place if l.prediction else (3,0.), -round(l.score*(l.candidate.keeps if l.prediction else 0),2), l.nodes_per_replica, l.prediction.e2e_ms.mean if l.prediction else 0.)
 
 # %% ../nbs/460_layouts.ipynb #c016
 def plot_layouts(

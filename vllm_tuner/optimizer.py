@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 import numpy as np
-from .candidates import Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
+from .candidates import LIKELY, Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of
 from .memory import memory
@@ -121,7 +121,7 @@ def notes(plan:Plan)->tuple[str,...]: # plain lines
     second = (f'runner-up: {plan.runner_up.engine}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
     base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {b.refused[:160]}'
     return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base, *second,
-            *(f'limit missed: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
+            *(f'{x.verdict}: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
 
 def _lines(plan): return '\n'.join([f'Plan({plan.model} on {plan.device.name}: {plan.engine})', *('  '+n for n in notes(plan))])
 
@@ -148,7 +148,7 @@ def _turned_down(pool:Shortlist)->list[Rejected]:
     for k,t in enumerate(pool.tables):
         v = pool.values(k,best)
         groups = [('the cache would not hold one request of full length',t.why==1),('a step would have fewer tokens than requests',t.why==2),('refused by vLLM when worked out in full',t.why==3),
-                  ('starts, but breaks a limit: '+(', '.join(f'{n} {x:g}' for n,x in pool.slo.limits) or 'requests arrive faster than they leave'),(v<=-10)&(v>-np.inf)),('sound, but no better',v>-10)]
+                  ('starts, but breaks a limit: '+(', '.join(f'{n} {x:g}' for n,x in pool.slo.limits) or 'requests arrive faster than they leave'),(v<=LIKELY)&(v>-np.inf)),('sound, but no better',v>LIKELY)]
         for reason,rows in groups:
             if rows.any(): n,e = out.get(reason,(0,None)); out[reason] = (n+int(rows.sum()), e or t.engine(int(np.argmax(rows))))
     return [Rejected(r,n,e) for r,(n,e) in out.items()]
@@ -191,7 +191,10 @@ def search(
     pool,base = Shortlist(tabs, workload, slo, score),work(own,engine)
     found = simulate_best(pool, work, simulations)
     if not any(c.prediction for c in (base,*found)): base = _least_short([base,*(work(f,f.engine) for f in fams)])
-    plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed)
+    most = None
+    if not good and workload.requests_per_second and all(c.prediction.saturated for c in (base,*found) if c.prediction):
+        most = search(arch, device, workload, engine, params, 'goodput', slo, gpus, allow, siblings, prices, simulations, False, speed).choice
+    plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed, most)
     return replace(plan, params=params, speed=speed)
 
 # %% ../nbs/450_optimizer.ipynb #c4f85568
@@ -223,20 +226,20 @@ def _least_short(cs):
     return max((c for c in cs if c.memory), key=lambda c: c.memory.kv_cache-c.memory.plan.needed_bytes, default=cs[0])
 
 # %% ../nbs/450_optimizer.ipynb #c010
-def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain, speed):
-    "Rank, prune, explain"
+def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain, speed, most=None):
+    "Rank, prune, explain; `most` is what carries most where more comes than anything serves"
     ok = [c for c in (base,*found) if c.prediction]
     down = tuple(no+_turned_down(pool))
     if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings or siblings_of(arch)), tuple(found), sum(map(len,pool.tables)), dollars)
     best = (max(map(achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(achieved(c)/c.gpus for c in ok))
     rated = lambda c: replace(c, score=float(pool.score(achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
-    order = lambda c: (round(c.excess,3), -round(c.score,3), len(c.engine.changed()))
+    order = lambda c: (c.place, -round(c.worth,3), len(c.engine.changed()))
     ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
     memo = {(c.arch.name,c.engine,c.replicas):c for c in ok}
     again = lambda c: lambda e: rated(_once(memo, (c.arch.name,e,c.replicas), lambda: work(Family(c.arch,asked,c.replicas), e)))
-    top = lean(ranked[0], asked, again(ranked[0]))
-    if explain: top = climb(top, asked, device, params, again(top))
-    if explain and slo.limits: top = refine(top, asked, again(top))
+    top = again(most)(most.engine) if most and most.goodput else lean(ranked[0], asked, again(ranked[0]))
+    if explain and not most: top = climb(top, asked, device, params, again(top))
+    if explain and slo.limits and not most: top = refine(top, asked, again(top))
     second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
     at = lambda w: candidate(top.arch, device, top.engine, w, slo, params, top.replicas, speed)
     near = nearest(top, workload, slo, at) if explain and top.goodput is None else ()
@@ -262,5 +265,5 @@ def offers(
     out = []
     for k,v,words in ways:
         d = again(replace(c.engine, **{k:v}))
-        if d.prediction and (d.excess<c.excess or d.score>1.03*c.score and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
+        if d.prediction and (d.place<c.place or d.worth>1.03*c.worth and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
     return tuple(out)

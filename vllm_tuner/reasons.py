@@ -10,7 +10,7 @@ from functools import lru_cache
 from .candidates import Candidate, start
 from .devices import Device, devices
 from .engine import Engine
-from .goals import LATENCIES, SLO, bound
+from .goals import LATENCIES, SLO, bound, readable
 from .models import arch as named, catalogue
 from .screen import PARAMS, SEQS, margin, request_bytes, shares
 from .steady_state import BUDGETS, lengths
@@ -109,7 +109,7 @@ def lean(
     kept = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','enable_expert_parallel','max_model_len')
     for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in kept]:
         d = again(replace(c.engine, **{k:getattr(asked,k)}))
-        if d.prediction and d.excess<=c.excess*(1+loss) and d.score>=c.score*(1-loss): return lean(d, asked, again, loss)
+        if d.prediction and d.place<=(c.place[0],c.place[1]*(1+loss)) and d.worth>=c.worth*(1-loss): return lean(d, asked, again, loss)
     return c
 
 # %% ../nbs/445_reasons.ipynb #a1182574
@@ -124,8 +124,8 @@ def climb(
     "A notch either way of each main flag, as long as that is better by a hundredth: the closed form does not see everything"
     for _ in range(rounds):
         near = [again(replace(c.engine,**{k:x})) for k in FLAGS[:3] if getattr(asked,k) is None for x in _notches(k,c,device,params) if x is not None]
-        d = max((d for d in near if d.prediction and d.excess<=c.excess), key=lambda d: (-d.excess,d.score), default=c)
-        if d.excess>c.excess-.01 and d.score<c.score+.01: break
+        d = min((d for d in near if d.prediction and d.place<=c.place), key=lambda d: (d.place,-d.worth), default=c)
+        if d.place[0]==c.place[0] and d.place[1]>c.place[1]-.01 and d.worth<c.worth+.01: break
         c = d
     return c
 
@@ -138,13 +138,13 @@ def refine(
 )->Candidate:
     "Between the notches of `max_num_seqs`: the most requests that still keep the limits"
     n = c.engine.max_num_seqs
-    if n is None or asked.max_num_seqs is not None or not c.sound: return c
+    if n is None or asked.max_num_seqs is not None or c.place[0]==2: return c
     low,high = n,min((x for x in SEQS if x>n), default=2*n)
     for _ in range(most):
         mid = (low+high)//2
         if mid==low or high-low<=max(1,low//16): break
         d = again(replace(c.engine, max_num_seqs=mid, max_num_batched_tokens=c.engine.max_num_batched_tokens and max(mid,c.engine.max_num_batched_tokens)))
-        if d.sound and d.score>=c.score: c,low = d,mid
+        if d.place<=c.place and d.worth>=c.worth: c,low = d,mid
         else: high = mid
     return c
 
@@ -162,7 +162,7 @@ def bindings(
 )->tuple[str,...]:
     "What keeps a plan from being better"
     p,e,m = c.prediction,c.memory.engine,c.memory
-    out = [f'{k}: {bound(p,k,slo.confidence):,.4g} of {v:,.4g} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
+    out = [f'{k}: {readable(bound(p,k,slo.confidence))} of {readable(v)} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
     held = c.servers*m.kv_cache/request_bytes(c.arch, device, e, sum(lengths(workload)[:2]))
     if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
     elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
@@ -192,10 +192,13 @@ def nearest(
     free = replace(workload, requests_per_second=None, max_concurrency=None, num_requests=None, trace=None)
     alone = at(replace(free, max_concurrency=c.servers, num_requests=8*c.servers))
     sure = f' with {slo.confidence:.0%} confidence' if slo.confidence>.5 else ''
-    if (never := [b for b in alone.broken if latency(b)]): return tuple(f'no load keeps {b.name} {b.limit:,.4g} ms here: a request alone takes {b.value:,.4g}, and {b.bound:,.4g} is the closest that can be promised{sure}' for b in never)
-    if workload.requests_per_second:
-        low,at_rate = workload.requests_per_second/256, lambda r: at(replace(free, requests_per_second=r))
-        return (f'with these flags up to {_most(at_rate,low,workload.requests_per_second,7,False):,.3g} requests/s keep every limit{sure}',) if at_rate(low).sound else ()
+    never = lambda d: tuple(f'no load keeps {b.name} {readable(b.limit)} ms here: a request alone takes {readable(b.value)}, and {readable(b.bound)} is the closest that can be promised{sure}' for b in d.broken if latency(b))
+    if (said := never(alone)): return said
+    if (rate := workload.requests_per_second):
+        at_rate = lambda r: at(replace(free, requests_per_second=r))
+        if not (idle := at_rate(rate/256)).sound: return never(idle)
+        most = _most(at_rate, rate/256, rate, 7, False)
+        return (f'with these flags up to {readable(most)} requests/s keep every limit{sure}: {math.ceil(rate/most)} times these GPUs would carry {readable(rate)}',)
     users = workload.max_concurrency or workload.num_requests or 1024
     return (f'with these flags up to {_most(lambda n: at(replace(free,max_concurrency=n)),c.servers,users,6,True):,} requests in flight keep every limit{sure}',)
 

@@ -174,7 +174,7 @@ def plan_notes(
     found=(),# findings about the choice
 )->Notes:
     "Limits that do not hold, findings, what binds, what would help"
-    rows = [('error',f'the limit does not hold: {b}','') for b in plan.broken] + [('',x,'') for x in plan.nearest]
+    rows = [('warning' if b.likely else 'error',f'{b.verdict}: {b}','') for b in plan.broken] + [('',x,'') for x in plan.nearest]
     helps = [('',c.text,str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',re.sub(r"allow='(\w+)'", r'--allow \1', o),'') for o in plan.offers]
     return Notes('Watch out', (*rows, *notes(found).rows, *(('',f'what binds: {b}','') for b in plan.binds), *helps))
 
