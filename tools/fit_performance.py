@@ -148,6 +148,7 @@ def engine(r, a, d):
 def lengths(rng, mean, n, kind):
     "Lengths of `n` prompts or answers"
     if kind=='sharegpt': x = np.clip(rng.exponential(mean, n), 4, 6*mean); return np.maximum(1, np.round(x*mean/x.mean())).astype(int)
+    if kind=='even': return np.maximum(1, np.round(mean*rng.uniform(.5,1.5,n))).astype(int)   # a selection of long conversations
     if kind=='ratio': return rng.integers(int(.8*mean), int(mean)+1, n)          # benchmark_serving --random-range-ratio 0.8
     if kind=='narrow': return np.maximum(1, np.round(mean*rng.uniform(.888,1.112,n))).astype(int)
     return np.full(n, max(1,round(mean)))
@@ -166,7 +167,7 @@ def workload(r, replicas):
     if r['request_rate'] in ('Offline','Server'): n = 2000*replicas
     n = max(1, min(n,5000*replicas)//replicas); users = max(1,users//replicas) if users else None; rate = rate/replicas if rate else None
     rng = np.random.default_rng(0)
-    kind = 'sharegpt' if 'sharegpt' in name or 'OpenOrca' in name or 'multi-turn' in name else 'ratio' if name.startswith('random (InferenceX') else 'narrow' if 'ratio 0.8' in name or 'blog' in lab else ''
+    kind = 'even' if lab=='LLMServingSim' else 'sharegpt' if 'sharegpt' in name or 'OpenOrca' in name or 'multi-turn' in name else 'ratio' if name.startswith('random (InferenceX') else 'narrow' if 'ratio 0.8' in name or 'blog' in lab else ''
     inp,out = lengths(rng,i,n,'narrow' if 'multi-turn' in name else kind),lengths(rng,o,n,'narrow' if 'multi-turn' in name else kind)
     arrive = np.cumsum(rng.exponential(1/rate, n)) if rate else np.zeros(n)
     hit = np.zeros(n,int)

@@ -26,7 +26,7 @@ __all__ = ['KEYS', 'SHORT', 'LENGTHS', 'COLUMNS', 'points', 'point_id', 'workloa
 # %% ../nbs/470_sweep_rows.ipynb #c005
 KEYS = {'models','gpus','workloads','layouts','flags','slo','tune','objective','prices','vllm_version'}  # of a sweep
 SHORT = {'tp':'tensor_parallel_size','pp':'pipeline_parallel_size','dp':'data_parallel_size','dcp':'decode_context_parallel_size','ep':'enable_expert_parallel'}  # in `layouts`
-LENGTHS = ('input_len','output_len','requests_per_second','max_concurrency','num_requests','spread','prefix_tokens','prefix_hit_rate','jitter','burstiness','latency_budget_ms','target_metric','name')  # of a workload
+LENGTHS = ('input_len','output_len','requests_per_second','max_concurrency','num_requests','spread','dataset_name','prefix_tokens','prefix_hit_rate','jitter','burstiness','latency_budget_ms','target_metric','name')  # of a workload
 
 def _known(given, allowed, what):
     "Refuse keys that nobody reads"

@@ -13,8 +13,8 @@ from .traces import Trace, burstiness
 from .units import real
 
 # %% auto #0
-__all__ = ['METRICS', 'DEFAULT_LENGTHS', 'SYNTHETIC', 'WorkloadProfile', 'from_lengths', 'create_synthetic', 'of_trace',
-           'from_trace', 'from_metrics', 'Requests', 'mean_rate', 'requests', 'in_flight', 'plot_workload']
+__all__ = ['METRICS', 'DEFAULT_LENGTHS', 'DATASETS', 'SYNTHETIC', 'WorkloadProfile', 'from_lengths', 'create_synthetic',
+           'of_trace', 'from_trace', 'from_metrics', 'Requests', 'mean_rate', 'requests', 'in_flight', 'plot_workload']
 
 # %% ../nbs/320_workloads.ipynb #c009
 METRICS = ('throughput','latency')
@@ -83,11 +83,21 @@ def _lengths(w):
 _MIDS = (np.arange(20)+.5)/20  # twenty equal shares
 
 # %% ../nbs/320_workloads.ipynb #c015
+DATASETS = {'random':{}, 'sharegpt':{}, 'sonnet':dict(prefix_tokens=200)}  # `--dataset-name` of `vllm bench serve`, and what it implies (vllm 0.33 benchmarks/datasets/datasets.py)
+_TAIL = -np.log1p(-(np.arange(32)+.5)/32)  # thirty-two equally likely values of an exponential distribution
+
 def _around(mean, spread, name):
     "A length, or nine equally likely ones evenly around it"
     mean = real(mean, name, 1, 1e8)
     return Distribution.from_counts((max(1, round(mean*(1+spread*k/4))) for k in range(-4,5)), name) if spread else Distribution(max(1,round(mean)), name)
 
+def _long_tailed(mean, name):
+    "Many short lengths and a few long ones with this mean"
+    mean = real(mean, name, 1, 1e8)
+    return Distribution.from_counts((max(1, round(float(x))) for x in _TAIL*mean/_TAIL.mean()), name)
+
+
+# %% ../nbs/320_workloads.ipynb #c015b
 def from_lengths(
     input_len:float,                       # mean prompt, tokens
     output_len:float,                      # mean answer, tokens
@@ -95,14 +105,18 @@ def from_lengths(
     max_concurrency:int|None=None,         # users of a closed loop, or a gate behind the rate
     num_requests:int|None=None,            # requests of the run
     spread:float=0.,                       # lengths are spread evenly over +-`spread` of their mean, 0 to 1
+    dataset_name:str='random',             # where prompts come from, a key of `DATASETS`: 'sharegpt' has many short and a few long ones, 'sonnet' a common beginning
     **kw,                                  # further fields of `WorkloadProfile`
 )->WorkloadProfile:
     "A workload from mean lengths and a rate, a number of users, or (neither) all at once"
+    if dataset_name not in DATASETS: raise ValueError(f'dataset_name is {str(dataset_name)[:40]!r} but must be one of {", ".join(DATASETS)}; conversations of several turns are `from_conversations`')
     spread = real(spread, 'spread', 0, 1)
+    length = _long_tailed if dataset_name=='sharegpt' and not spread else lambda mean, name: _around(mean, spread, name)
     return WorkloadProfile(requests_per_second=requests_per_second, max_concurrency=max_concurrency, num_requests=num_requests,
-                           input_length_distribution=_around(input_len, spread, 'input_len'), output_length_distribution=_around(output_len, spread, 'output_len'), **kw)
+                           input_length_distribution=length(input_len,'input_len'), output_length_distribution=length(output_len,'output_len'), **{**DATASETS[dataset_name], **kw})
 
 WorkloadProfile.from_lengths = staticmethod(from_lengths)
+
 
 # %% ../nbs/320_workloads.ipynb #c019
 SYNTHETIC = {
