@@ -61,6 +61,7 @@ def _engine(flags:dict)->Engine:
     if (bad := [k for k in flags if k not in _FLAGS]): raise ValueError(f'{bad[0]!r} is no flag of vLLM that this package models; write it as vLLM does, such as max_num_seqs=256')
     return Engine(**{k:v for k,v in flags.items() if v is not None})
 
+# %% ../nbs/640_api.ipynb #4fc7f1a6
 def as_engine(
     config,               # `Engine`, mapping of flags, command line, `vLLMPerformanceModel`, or a result with `optimal_config`
     version:str='0.33.0', # vLLM's, where the configuration does not say
@@ -165,6 +166,7 @@ def breakdown(
     used = sum(parts.values())
     return Result({**{k:gib(v) for k,v in parts.items()}, 'total_used':gib(used), 'utilization_ratio':used/m.total}, lambda: Page('', (ledger(m),cache(m))))
 
+# %% ../nbs/640_api.ipynb #ccd50df3
 def effective_batch(
     m,             # `Memory`
     workload=None, # `WorkloadProfile`
@@ -226,6 +228,7 @@ def figures(
     spans = {k:p.interval(k) for k in ('output_tokens_per_second','ttft_ms','tpot_ms','e2e_ms')}
     return Result({'effective_batch_size':batch, 'throughput':p.output_tokens_per_second, 'latency_ms':p.tpot_ms.mean, **rates, **late, 'intervals':Result(spans), 'notes':list(p.notes)}, lambda: Page('', speed(p)))
 
+# %% ../nbs/640_api.ipynb #09528ccd
 def plan_result(
     plan,                     # `Plan`
     m:vLLMPerformanceModel,   # what was asked about
@@ -240,6 +243,7 @@ def plan_result(
                 serve_command=line, explanation='\n'.join(said) or "vLLM's defaults: no flag that was tried buys a hundredth", reasons=[*map(str,plan.broken), *plan.nearest], findings=found, plan=plan)
     return Result(data, lambda: Page(f'{plan.model} on {plan.device.name}', plan_blocks(plan,found,line), describe(plan.workload)))
 
+# %% ../nbs/640_api.ipynb #aff60561
 def _nothing(plan, m)->Result:
     "Nothing fits: what is short, and the smallest changes that cure it"
     v,base = verdict(m.arch, m.device, m.engine, m.tuning_params),plan.baseline
@@ -308,6 +312,7 @@ def _together(plan, n)->Result:
     return Result(total_throughput=total, total_requests_per_second=p.requests_per_second*k if p else 0., throughput_per_gpu=total/n, num_replicas=k, num_gpus=n, total_batch_size=plan.concurrency if p else 0.,
                   latency_ms=p.tpot_ms.mean if p else None, saturated=bool(p and p.saturated))
 
+# %% ../nbs/640_api.ipynb #10408535
 def _recommend(plan, m, workload, s, n)->list[str]:
     "What to change about a strategy"
     if plan.engine is None: return [f'{f.what}' + (f' ({f.fix})' if f.fix else '') for f in verdict(m.arch,m.device,m.engine,m.tuning_params).findings] + _better(_widest(m,workload,n), None, 0.)
@@ -315,6 +320,7 @@ def _recommend(plan, m, workload, s, n)->list[str]:
     mine = _full_load(plan, workload, m)
     return [f'limit not met: {b}' for b in plan.broken] + found + _better(_widest(m,workload,n), plan, mine) + _idle(plan, workload, mine)
 
+# %% ../nbs/640_api.ipynb #f9b8ae8c
 def _endless(w):
     "The workload when requests never run out"
     return replace(w, requests_per_second=None, latency_budget_ms=None, max_concurrency=None, num_requests=None)
@@ -331,13 +337,16 @@ def _widest(m, workload, n):
     return search(m.arch, m.device, _endless(workload), free, m.tuning_params, 'throughput', gpus=n, allow=('layout',), explain=False)
 
 # %% ../nbs/640_api.ipynb #c032
+_CLEARLY = 1.05  # a layout is worth naming from this gain on
+_BUSY = .7       # share of its full load at which a replica is planned: 30 % of margin
+
 def _better(best, plan, mine)->list[str]:
     "A layout that serves clearly more, or starts at all"
     if best.engine is None: return [] if plan else ['no layout of these GPUs on one machine holds the model']
     e,most = best.engine,best.prediction.output_tokens_per_second*best.replicas
     name = f'tp={e.tensor_parallel_size} pp={e.pipeline_parallel_size} dp={best.replicas*e.data_parallel_size}' + (' with expert parallelism' if e.enable_expert_parallel else '')
     if plan is None: return [f'{name} would start on the same GPUs']
-    if most<=1.05*mine: return [f'no layout of these GPUs serves clearly more at full load than this one with {mine:,.0f} tokens/s']
+    if most<=_CLEARLY*mine: return [f'no layout of these GPUs serves clearly more at full load than this one with {mine:,.0f} tokens/s']
     return [f'at full load {name} would serve {most:,.0f} tokens/s on the same GPUs, this layout {mine:,.0f}']
 
 def _idle(plan, workload, mine)->list[str]:
@@ -345,5 +354,5 @@ def _idle(plan, workload, mine)->list[str]:
     from math import ceil
     if not workload.requests_per_second or plan.replicas<2: return []
     need = workload.requests_per_second*workload.output_length_distribution.mean
-    enough = max(1, ceil(plan.replicas*need/(.7*mine)))
-    return [f'{workload.requests_per_second:g} requests/s keep {need/mine:.0%} of the {plan.replicas} replicas busy; {enough} would do with a margin of 30 %'] if enough<plan.replicas else []
+    enough = max(1, ceil(plan.replicas*need/(_BUSY*mine)))
+    return [f'{workload.requests_per_second:g} requests/s keep {need/mine:.0%} of the {plan.replicas} replicas busy; {enough} would do with a margin of {100*(1-_BUSY):.0f} %'] if enough<plan.replicas else []

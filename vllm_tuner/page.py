@@ -63,7 +63,7 @@ class Page:
 
     def _repr_html_(self): return f'<div style="line-height:1.4"><b>{esc(self.title)}</b> <span style="opacity:.75">{esc(self.note)}</span>' + ''.join(_framed(b) for b in self.blocks if b is not None and _body(b)) + '</div>'
 
-    def _repr_markdown_(self): return '\n\n'.join([f'**{_md(self.title)}** {_md(self.note)}'.strip(), *(_headed(b) for b in self.blocks if b is not None and _body(b))])
+    def _repr_markdown_(self): return '\n\n'.join([*([f'**{_md(self.title)}** {_md(self.note)}'.strip()] if self.title else []), *(_headed(b) for b in self.blocks if b is not None and _body(b))])
 
     def __str__(self): return text(self)
 

@@ -146,6 +146,7 @@ def line_up(self, i, again=False):
     elif again: self.queue.appendleft(i)
     else: self.queue.append(i)
 
+# %% ../nbs/345_scheduler.ipynb #3190a1bb
 @_method
 def need(self, k):
     "Blocks that the running requests need in the next `k` steps"
@@ -182,6 +183,7 @@ def preempt(self):
         self.release(i, entry[1]); self.used -= entry[3]
     self.line_up(i, True)
 
+# %% ../nbs/345_scheduler.ipynb #6f7e55ef
 @_method
 def join(self, i):
     "A request whose prompt is done decodes from now on"
@@ -202,6 +204,7 @@ def leave(self, i, tokens):
     self.weight -= 1/(self.out[i]-1)
     self.release(i, tokens)
 
+# %% ../nbs/345_scheduler.ipynb #103c7c0b
 @_method
 def release(self, i, tokens):
     "Blocks of a request go back to the pool"
@@ -246,6 +249,7 @@ def fill(self, calm):
         self.partial.append([i,a+c,goal,extra]); budget -= c; p += c; pctx += c*(2*a+c+1)/2
     return p,pctx,[e for e in self.partial if e[1]>=e[2]] if p else []
 
+# %% ../nbs/345_scheduler.ipynb #e8ed9125
 @_method
 def mixed(self, p, pctx, ready):
     "A step with prompt tokens"
@@ -290,6 +294,7 @@ def stretch(self):
     self.seen = self.t-b if self.ahead else self.t
     self.reap()
 
+# %% ../nbs/345_scheduler.ipynb #5022aa4c
 @_method
 def lasts(self, k, free):
     "Steps for which the free blocks last, at least one"
@@ -298,6 +303,7 @@ def lasts(self, k, free):
     while j<k and self.need(j+1)<=free: j += 1
     return max(1,j)
 
+# %% ../nbs/345_scheduler.ipynb #e5a8b71a
 def _until(
     dt:float, # seconds until somebody arrives
     k:int,    # steps until the next event
