@@ -176,7 +176,7 @@ def score(rows, pick)->dict:
 
 CLOUDED = {'doubtful','fork','rounded','shared','dummy','wsl','override'}
 SETS = {'H100, 0.19': lambda r,a,d: not r['id'].startswith('vllmlog'),
-        'corpus, named NVIDIA cards': lambda r,a,d: r['id'].startswith('vllmlog') and discrete(d) and not {'gpu_unnamed','tp_unknown'}&set(r['marks']) and bool(r['engine'].get('gpu_memory_utilization'))}
+        'corpus, named NVIDIA cards': lambda r,a,d: r['id'].startswith('vllmlog') and discrete(d) and not {'gpu_unnamed','tp_unknown','util_unknown'}&set(r['marks']) and bool(r['engine'].get('gpu_memory_utilization'))}
 SETS['of them stated in full'] = lambda r,a,d: SETS['corpus, named NVIDIA cards'](r,a,d) and r['version_from']=='stated' and not CLOUDED&set(r['marks'])
 
 def show(title, rows):

@@ -30,15 +30,24 @@ PRINTED = ((r'tokens, Maximum concurrency', ('0.28.0','0.99')), (r'consumed memo
 
 def _number(v): return tuple(int(x) for x in (v.split('.')+['0','0'])[:3])
 
+def printed_between(text:str)->tuple: # first and last release
+    "The releases whose templates a log's lines follow"
+    fits = [tuple(map(_number,span)) for pattern,span in PRINTED if re.search(pattern, text)]
+    return max((a for a,_ in fits), default=(0,1,0)), min((b for _,b in fits), default=(0,99,0))
+
+def stated(r:dict)->str|None: # release
+    "The release that a source names"
+    if said := elsewhere(r).get('vllm_version'): return said
+    m = re.search(r'0\.\d{1,2}(?:\.\d{1,2})?', r['vllm_version'] or '')
+    if m and not re.match(r'0\.1\.dev', r['vllm_version']): return m[0] if m[0].count('.')==2 else m[0]+'.0'
+    m = re.search(r'\babout v?(0\.\d{1,2}\.\d{1,2})', r['notes'] or '')
+    return m and m[1]
+
 def version(r:dict)->tuple[str,str]: # release, how it is known: 'stated', 'printed', 'dated', 'engine'
     "The release that a record ran"
-    m = re.search(r'0\.\d{1,2}(?:\.\d{1,2})?', r['vllm_version'] or '')
-    if m and not re.match(r'0\.1\.dev', r['vllm_version']): return (m[0] if m[0].count('.')==2 else m[0]+'.0'), 'stated'
-    if m:=re.search(r'\babout v?(0\.\d{1,2}\.\d{1,2})', r['notes'] or ''): return m[1], 'stated'
     text = f"{r['evidence'] or ''} {r['error_text'] or ''}"
-    low,high = (0,1,0),(0,99,0)
-    for pattern,(a,b) in PRINTED:
-        if re.search(pattern, text): low,high = max(low,_number(a)),min(high,_number(b))
+    low,high = printed_between(text)
+    if said := stated(r): return ('.'.join(map(str,low)) if 'consumed memory' in text and _number(said)<low else said), 'stated'   # a build of the main branch after the release it names
     v0 = r['engine']=='v0' or re.search(V0_SAYS, text)
     if v0: high = min(high,(0,10,2))
     when = (r['date_if_known'] or '')[:7]
@@ -64,7 +73,7 @@ def flags(text:str)->dict: # Engine fields
         elif k in ('language-model-only','enforce-eager','enable-expert-parallel','skip-mm-profiling','enable-lora'): out[name] = True
         elif k=='enable-prefix-caching': out[name] = True
         elif k=='no-enable-prefix-caching': out['enable_prefix_caching'] = False
-        elif k in ('performance-mode','mamba-cache-mode','mamba-ssm-cache-dtype','attention-backend','kv-cache-dtype','distributed-executor-backend'): out[name] = v
+        elif k in ('performance-mode','mm-encoder-tp-mode','mamba-cache-mode','mamba-ssm-cache-dtype','attention-backend','kv-cache-dtype','distributed-executor-backend'): out[name] = v
         elif k=='cpu-offload-gb': out[name] = float(v)
         elif k in ('kv-cache-memory','kv-cache-memory-bytes'): out['kv_cache_memory_bytes'] = int(v)
     return out
@@ -103,9 +112,26 @@ def _sizes(s):
     return {'cudagraph_capture_sizes': sorted(int(x) for x in m[1].split(','))} if m else {}
 
 ELSEWHERE = (  # what a source says beside the quoted lines: where, which records, field, value
+    (r'kaitakuai/experiments.*kimi_k26_int4_4xb200_q-int4-k2', r'', 'vllm_version', '0.20.0'),                    # the name of the image
+    (r'kaitakuai/experiments.*kimi_k26_int4_4xb200_q-int4-k2', r'', 'env', {'VLLM_USE_FLASHINFER_MOE_INT4':'1'}), # its configuration
     (r'kaitakuai/experiments', r'', 'max_num_batched_tokens', 32768),   # the image compiles for 1 to 32,768 tokens without being asked (2026-04/kimi-k25-int4-8xh200/README.md)
     (r'dennislee22/vLLM-benchmarking', r'A100 80GB', 'env', {'VLLM_USE_FLASHINFER_SAMPLER':'1'}),   # the logs: "Using FlashInfer for top-p & top-k sampling."
-    (r'dennislee22/vLLM-benchmarking', r'A100 40GB', 'env', {'VLLM_USE_FLASHINFER_SAMPLER':'0'}))   # the log: "FlashInfer is not available."
+    (r'dennislee22/vLLM-benchmarking', r'A100 40GB', 'env', {'VLLM_USE_FLASHINFER_SAMPLER':'0'}),   # the log: "FlashInfer is not available."
+    (r'vllm/issues/44376', r'', 'usage', 'llm'),                        # the command quoted there: `LLM(...)`
+    (r'index-file:68490333318', r'', 'vllm_version', '0.26.0'),         # its table of the environment
+    (r'index-file:69451098589', r'', 'vllm_version', '0.28.0'),         # its "serving stack, pinned"
+    (r'index-file:49136042149', r'', 'vllm_version', '0.9.2'))          # the log: v0.9.3.dev6, before 0.10
+
+DOUBTFUL = (  # sources that print a pool which the start they describe cannot have had
+    r'kimi_k26_4xb200_b200-k5-kimi-1',)   # with the tokens stated the profiling pass failed, so its pools are of starts with fewer; how many is not said
+
+def elsewhere(r:dict)->dict: # Engine fields
+    "What a source says beside the quoted lines"
+    out = {}
+    for source,card,field,value in ELSEWHERE:
+        if not (re.search(source, r['source_url']) and re.search(card, r['gpu_name'] or '')): continue
+        out[field] = {**out.get(field,{}), **value} if isinstance(value,dict) else out.get(field, value)
+    return out
 
 WARM = {'vllmlog-0238','vllmlog-0184'}                                  # restarts of a command whose first start the same source shows with a smaller pool (0239, 0185)
 COLD = {'vllmlog-0185','vllmlog-0239','vllmlog-0241','vllmlog-0242'}   # those first starts
@@ -131,11 +157,9 @@ def engine(r:dict)->dict: # Engine fields
     mode = re.match(r'[A-Z_]+', r.get('cudagraph_mode') or '')
     if mode: e['cudagraph_mode'] = mode[0]
     e |= _sizes(r.get('cudagraph_capture_sizes')) | _speculative(r.get('speculative')) | flags(r['extra_flags']) | _words(r)
-    for source,card,field,value in ELSEWHERE:
-        if not (re.search(source, r['source_url']) and re.search(card, r['gpu_name'] or '')): continue
-        if field=='env': e['env'] = {**value, **e.get('env',{})}
-        else: e.setdefault(field, value)
-    return e | compiled(r)
+    said = elsewhere(r)
+    if 'env' in said: said['env'] = said['env']|e.get('env',{})
+    return said | e | ({'env':said['env']} if 'env' in said else {}) | compiled(r)
 
 UNNAMED = re.compile(r'not named|\bclass\b|^\d+ GB card')
 CLASS = re.compile(r'(\d{1,3}) ?GB[ -](?:class|card)\b(?! by (?:arithmetic|the sum))')
@@ -169,10 +193,11 @@ def from_corpus(r:dict)->dict: # our schema
     if r['gpu_memory_utilization'] is None: marks.append('util_default')
     if not r['gpu_name'] or UNNAMED.search(r['gpu_name']): marks.append('gpu_unnamed')
     if re.search(r'still releasing VRAM', r['notes'] or ''): marks.append('shared')
+    if re.search(r'\butil\w* [\d.]+ or [\d.]+ not certain', r['notes'] or ''): marks.append('util_unknown')
     if 'max_num_batched_tokens' not in engine(r): marks.append('T_default')
     if r['max_num_seqs'] is None: marks.append('S_default')
     measured = {k:x for k,x in r['measured'].items() if x is not None and k.endswith(('_gib','_tokens','_blocks','_graphs','_concurrency'))}
-    if re.search(r'GiB[^.;]{0,60} does not agree|so the other rank binds|GiB per GPU is the author reading', r['notes'] or ''): measured.pop('available_kv_gib',None); marks.append('doubtful')  # the record itself says that the figure is not the pool: its tokens are kept
+    if re.search(r'GiB[^.;]{0,60} does not agree|so the other rank binds|GiB per GPU is the author reading', r['notes'] or '') or any(re.search(p, r['source_url']) for p in DOUBTFUL): measured.pop('available_kv_gib',None); marks.append('doubtful')  # the record itself says that the figure is not the pool: its tokens are kept
     if m:=re.search(r'consumed_gib=([\d.]+)', r['notes'] or ''): measured['consumed_gib'] = float(m[1])
     if m:=re.search(r'([\d.]+) GiB for consumed', r['evidence'] or ''): measured['consumed_gib'] = float(m[1])
     return {'id':r['id'], 'source':r['source_url'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':card, 'total_gib':total, 'engine':engine(r), 'version_from':how, 'marks':marks, 'graphs':graphs(r), 'measured':measured}

@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import lru_cache
 from .engine import uses_v0
 from .layers import MLA, Attention, CrossAttention, Dense, LinearAttention, Mamba, MoE, stage_groups
+from .sparse_attention import residual_streams, search_bytes, sparse_elements
 from .units import MiB, ceil_div
 from .versions import at, release
 
@@ -49,6 +50,7 @@ def _attention_elements(m, H, tp):
             q,kv,out = ceil_div(m.heads,tp)*m.head_dim, ceil_div(m.kv_heads,tp)*m.head_dim, ceil_div(m.heads,tp)*m.v_dim
             return H + q*(2 if m.gate else 1)+2*kv + q+kv + out, out
         case MLA():
+            if m.o_groups: return sparse_elements(m, H, tp)
             h = ceil_div(m.heads,tp)
             q = h*(m.qk_nope_head_dim+m.qk_rope_head_dim)
             return H + (m.q_lora_rank or 0)+m.latent + 2*q + h*m.v_head_dim, h*m.v_head_dim
@@ -84,11 +86,11 @@ def elements(
 )->tuple[int,int,int]: # most elements per token in a mixer, beside wide tensors, while experts add up
     "The widest layer of a stage"
     H,tp = arch.hidden,engine.tensor_parallel_size
-    out = []
+    out,others = [],(residual_streams(arch)-1)*H
     for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank):
         mixer,held = _attention_elements(g.mixer,H,tp)
         out.append((mixer, *_ffn_elements(g.ffn,H,tp,held)))
-    return tuple(max(column) for column in zip(*out))
+    return tuple(most and most+others for most in map(max, zip(*out)))
 
 # %% ../nbs/225_forward.ipynb #c015
 MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, width, inner width, projections up front (fused_moe/experts/*.py: workspace_shapes)
@@ -97,10 +99,11 @@ MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, w
     'cutlass':    lambda k,K,i,n: (k*max(n*i,K), k*max(i,K)),
     'flashinfer': lambda k,K,i,n: (K, 0),
     'trtllm':     lambda k,K,i,n: (0, 0),
-    'oai':        lambda k,K,i,n: (0, 0),           # gpt-oss on Triton kernels, or FlashInfer's int4: no scratch of vLLM's own
+    'mxint4':     lambda k,K,i,n: (0, 0),           # FlashInfer's int4, asked for by VLLM_USE_FLASHINFER_MOE_INT4
+    'oai':        lambda k,K,i,n: (0, 0),           # gpt-oss on Triton kernels: no scratch of vLLM's own
     'early':      lambda k,K,i,n: (k*n*i, k*(i+K)), # to 0.7: three buffers (fused_moe.py)
     'plain':      lambda k,K,i,n: (k*max(n*i,K), k*i)}  # 0.8 to 0.12: the first and third share one
-MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,i: k*(K+3*i)}  # what the kernel itself allocates and frees, 16-bit elements per token; from start-ups at 32,768 and 65,536 tokens
+MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,i: k*(K+3*i), 'mxint4': lambda k,K,i: k*(K+i)}  # what the kernel itself allocates and frees, 16-bit elements per token; from start-ups at 32,768 and 65,536 tokens; mxint4 from the sizes in an out-of-memory error at 131,072
 MOE_CHUNK = (((0,0,0), 32768), ((0,13,0), 16384), ((0,18,0), 0))  # envs.py: VLLM_FUSED_MOE_CHUNK_SIZE, 0 for no chunks
 MODULAR = {'':(0,15,0), 'fp8':(0,15,0), 'nvfp4':(0,15,0), 'mxfp4':(0,18,0), 'mxfp8':(0,18,0), 'int8':(0,20,0), 'gptq':(0,20,0), 'awq':(0,22,0), 'packed':(0,24,0)}  # form of the experts -> release from which their buffers are vLLM's workspace and stay (v1/worker/workspace.py, fused_moe/oracle/*)
 
@@ -119,7 +122,7 @@ def moe_kernel(
     if l.form=='mxfp4' or l.form=='mxfp8': return 'trtllm' if cap[0]==10 else 'oai' if cap[0]==9 else 'marlin'
     if l.form=='nvfp4': return 'marlin' if cap<(10,0) else 'trtllm' if cap[0]==10 and v>=(0,15,0) else 'flashinfer'
     if l.form=='fp8': return _fp8_kernel(l, cap, v, e, env)
-    if cap[0]==10 and env.get('VLLM_USE_FLASHINFER_MOE_INT4')=='1': return 'oai'
+    if cap[0]==10 and env.get('VLLM_USE_FLASHINFER_MOE_INT4')=='1': return 'mxint4'
     return 'triton' if l.form=='int8' and not l.weight_only or cap<(8,0) else 'marlin'
 
 # %% ../nbs/225_forward.ipynb #f5056bc3
@@ -156,7 +159,7 @@ def _scratch(f, K, kernel, stays, e):
     M,i,w = _expert_tokens(e,kernel,stays),_inner(f,e),f.latent or K
     if kernel in ('triton','marlin') and not stays: kernel = 'plain' if release(e.vllm_version)>=(0,8,0) else 'early'
     a,b = MOE_SCRATCH[kernel](f.topk, w, i, 2 if f.gated else 1)
-    own = 0 if kernel in ('trtllm','oai') else 2*M*(max(a,w)+b)
+    own = 0 if kernel in ('trtllm','oai','mxint4') else 2*M*(max(a,w)+b)
     return own, round(2*M*MOE_INSIDE[kernel](f.topk,w,i)) if kernel in MOE_INSIDE else 0
 
 @lru_cache(8192)
@@ -204,7 +207,8 @@ def forward_bytes(
     mixer,wide,routed = elements(arch, engine, pp_rank)
     own,inside = scratch_bytes(arch,device,engine,pp_rank)
     passing = inside + (0 if scratch_stays(arch,engine) else own)
-    return max(T*b*mixer + standin_bytes(arch,engine), T*b*wide, T*b*routed + passing, 4*T*b*arch.hidden) + _adapters(arch,engine,T)
+    streams = (2+2*residual_streams(arch))*T*b*arch.hidden   # old and new ones, what is added, what is normed
+    return max(T*b*mixer + standin_bytes(arch,engine), T*b*wide, T*b*routed + passing, search_bytes(arch,engine,b,pp_rank), streams) + _adapters(arch,engine,T)
 
 def _adapters(arch, e, T):
     "LoRA: 32-bit products of the shrunk width, three slices"

@@ -8,6 +8,7 @@ from .forward import BYTES, runner, scratch_bytes, scratch_stays, standin_bytes
 from .layers import MLA, Attention, CrossAttention, Dense, LinearAttention, Mamba, MoE, stage_groups
 from .passes import SORTED, encoder_bytes, encoder_items, logits_rows, profiled_tower, sampler_kind
 from .profiler import Profile, profile
+from .sparse_attention import padded_heads, residual_streams, search_bytes
 from .units import ceil_div
 
 # %% auto #0
@@ -59,6 +60,15 @@ class _Meta:
         return f.silu(both[:,:i]).mul_(both[:,i:])
 
 # %% ../nbs/240_meta_trace.ipynb #c009
+def _trace_sparse(o, m, x, tp):
+    "DeepSeek-V4: low-rank projections and their norms, scores of the compressors, then padded output and query"
+    T,low,h = x.shape[0],(m.q_lora_rank or 0)+m.latent,ceil_div(m.heads,tp)
+    live = [o.linear(x,low), o.new(T,low)]
+    if m.compress>1: live += [o.new(T, w*(4 if m.compress==4 else 2), dtype=o.t.float32) for w in (m.v_head_dim, m.indexer.head_dim if m.indexer else 0)]
+    out,q = o.new(T, padded_heads(h)*m.v_head_dim), o.linear(live[1], h*m.v_head_dim)
+    if h<padded_heads(h): live.append(o.new(*out.shape))
+    return out
+
 def _trace_mixer(o, m, h, tp, standin):
     "A mixer as vLLM runs it while profiling: fused projections, rotation into copies, attention itself skipped; returns its output"
     box = h.pop()
@@ -67,6 +77,7 @@ def _trace_mixer(o, m, h, tp, standin):
         case Attention():
             q,kv,out = ceil_div(m.heads,tp)*m.head_dim, ceil_div(m.kv_heads,tp)*m.head_dim, ceil_div(m.heads,tp)*m.v_dim
             parts,copies = (q*(2 if m.gate else 1)+2*kv,), (q,kv)
+        case MLA() if m.o_groups: return _trace_sparse(o, m, box, tp)
         case MLA():
             n = ceil_div(m.heads,tp)
             q,out = n*(m.qk_nope_head_dim+m.qk_rope_head_dim), n*m.v_head_dim
@@ -99,13 +110,14 @@ def _trace_ffn(o, f, h, tp, passing):
     return out
 
 # %% ../nbs/240_meta_trace.ipynb #6b97f3e7
-def _trace_layer(o, g, r, tp, standin, passing):
+def _trace_layer(o, g, r, tp, standin, passing, streams=1):
     "One layer: what the compiled pieces are handed stays alive while they run"
+    others = o.new(r.shape[0], (streams-1)*r.shape[1])
     h = [o.t.nn.functional.layer_norm(r, r.shape[1:])]
     out = _trace_mixer(o, g.mixer, h, tp, standin)
     h.clear()
     y = o.linear(out, r.shape[1]) if out is not None else r
-    new = r+y
+    new,others = r+y, others.clone()
     del y
     normed = o.t.nn.functional.layer_norm(new, new.shape[1:])
     return new + _trace_ffn(o, g.ffn, normed, tp, passing)
@@ -116,7 +128,7 @@ def _trace_forward(o, arch, device, e, pp_rank):
     own,inside = scratch_bytes(arch, device, e, pp_rank)
     passing,standin = inside + (0 if scratch_stays(arch,e) else own), standin_bytes(arch, e)
     for g in stage_groups(arch, e.pipeline_parallel_size, pp_rank):
-        _trace_layer(o, g, o.new(e.max_num_batched_tokens, arch.hidden), e.tensor_parallel_size, standin if isinstance(g.mixer,MLA) else 0, passing)
+        _trace_layer(o, g, o.new(e.max_num_batched_tokens, arch.hidden), e.tensor_parallel_size, standin if isinstance(g.mixer,MLA) else 0, passing, residual_streams(arch))
 
 # %% ../nbs/240_meta_trace.ipynb #a52086f7
 def _trace_sampler(o, arch, device, e):
@@ -168,7 +180,8 @@ def trace_peak(
     kept = encoder_bytes(arch, device, e, pp_rank)[1]
     encoder = _peak(lambda: _trace_encoder(o, t, encoder_items(t,e), e.tensor_parallel_size), o)+kept if t else 0
     sampler = _peak(lambda: _trace_sampler(o, arch, device, e), o)+kept if p.sampler else 0
-    return Profile(encoder, _peak(lambda: _trace_forward(o, arch, device, e, pp_rank), o)+kept, sampler, p.workspace, p.tables, p.compile)
+    forward = max(_peak(lambda: _trace_forward(o, arch, device, e, pp_rank), o), search_bytes(arch, e, o.dtype.itemsize, pp_rank))
+    return Profile(encoder, forward+kept, sampler, p.workspace, p.tables, p.compile)
 
 # %% ../nbs/240_meta_trace.ipynb #c020
 def trace_config(

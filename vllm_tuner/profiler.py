@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from .forward import forward_bytes, gemm_scratch, scratch_bytes, scratch_stays
 from .passes import compile_bytes, encoder_bytes, sampler_bytes, table_bytes
+from .sparse_attention import WORKSPACE_FROM, gathered_bytes
 from .units import show_bytes
 from .versions import release
 
@@ -38,6 +39,11 @@ class Profile:
     def __repr__(self): return f'Profile({self.bound} {show_bytes(self.peak)}; encoder {show_bytes(self.encoder)}, forward {show_bytes(self.forward)}, sampler {show_bytes(self.sampler)}, cold compile {show_bytes(self.compile)}; stays: workspace {show_bytes(self.workspace)}, tables {show_bytes(self.tables)})'
 
 # %% ../nbs/235_profiler.ipynb #c009
+def _workspace(arch, device, e, pp_rank):
+    "The buffer that fused experts and sparse attention share: whoever wants most decides its size"
+    experts = scratch_bytes(arch,device,e,pp_rank)[0] if scratch_stays(arch,e) else 0
+    return max(experts, gathered_bytes(arch,e,pp_rank) if release(e.vllm_version)>=WORKSPACE_FROM else 0)
+
 @lru_cache(8192)
 def profile(
     arch,   # `ModelArch`
@@ -49,8 +55,7 @@ def profile(
     e = engine.resolve(arch, device)
     encoder,kept = encoder_bytes(arch,device,e,pp_rank)
     sampler = sampler_bytes(arch,device,e,pp_rank)
-    stays = scratch_bytes(arch,device,e,pp_rank)[0] if scratch_stays(arch,e) else 0
-    return Profile(encoder, forward_bytes(arch,device,e,pp_rank)+kept, sampler+kept if sampler else 0, stays+gemm_scratch(device), table_bytes(arch,device,e,pp_rank), compile_bytes(arch,device,e,pp_rank))
+    return Profile(encoder, forward_bytes(arch,device,e,pp_rank)+kept, sampler+kept if sampler else 0, _workspace(arch,device,e,pp_rank)+gemm_scratch(device), table_bytes(arch,device,e,pp_rank), compile_bytes(arch,device,e,pp_rank))
 
 # %% ../nbs/235_profiler.ipynb #9c6a4c35
 CONSUMED = (0,27,0)  # utils/mem_utils.py: from here on what stays counts as consumed memory, before it as activation
