@@ -65,7 +65,8 @@ def _trace_sparse(o, m, x, tp):
     T,low,h = x.shape[0],(m.q_lora_rank or 0)+m.latent,ceil_div(m.heads,tp)
     live = [o.linear(x,low), o.new(T,low)]
     if m.compress>1: live += [o.new(T, w*(4 if m.compress==4 else 2), dtype=o.t.float32) for w in (m.v_head_dim, m.indexer.head_dim if m.indexer else 0)]
-    out,q = o.new(T, padded_heads(h)*m.v_head_dim), o.linear(live[1], h*m.v_head_dim)
+    out = o.new(T, padded_heads(h)*m.v_head_dim)
+    live.append(o.linear(live[1], h*m.v_head_dim))
     if h<padded_heads(h): live.append(o.new(*out.shape))
     return out
 
