@@ -163,7 +163,9 @@ _WRITE = ('LMHeadModel','ChatGLMModel','ChatModel','UltravoxModel','OmniModel','
 
 def _parse(config, name):
     t = text_part(config)
-    outer = str(config.get('model_type') or '')
+    for said in (config.get('model_type'), t.get('model_type')):
+        if not isinstance(said,(str,type(None))): raise ValueError(f'model_type is {str(said)[:40]!r} in this config but must be the name of a family, such as llama; correct config.json')
+    outer = config.get('model_type') or ''
     f = family(t, outer)
     c,h = Reader(t, str(t.get('model_type') or outer)),HABITS.get(f,frozenset())
     layers = _all_layers(c, h, f)
@@ -183,6 +185,19 @@ def _parse(config, name):
     return replace(a, unknown=unknown, notes=notes) if notes else a
 
 # %% ../nbs/150_configs.ipynb #8ba606bc
+_WRONG_KIND = (TypeError,KeyError,AttributeError,IndexError,ZeroDivisionError,OverflowError,RecursionError)
+
+def _culprit(config):
+    "The key, with its value, without which the rest of a config can be understood"
+    for k,v in config.items():
+        for j in (*v,None) if isinstance(v,dict) else (None,):
+            rest = {**config, k:{a:b for a,b in v.items() if a!=j}} if j is not None else {a:b for a,b in config.items() if a!=k}
+            try: _parse(rest, '')
+            except _WRONG_KIND: continue
+            except ValueError: pass
+            return (k,v) if j is None else (f'{k}.{j}',v[j])
+    return None
+
 def from_config(
     config:dict,  # what config.json holds
     name:str='',  # id or path, for messages
@@ -190,8 +205,10 @@ def from_config(
     "The layers a config describes"
     if not isinstance(config,dict): raise ValueError(f'a config is a mapping of keys, not {type(config).__name__}; pass what config.json holds')
     try: return _parse(config, name)
-    except (TypeError,KeyError,AttributeError,IndexError,ZeroDivisionError,OverflowError,RecursionError) as ex:
-        raise ValueError(f'this config cannot be read: a key holds a value of the wrong kind ({type(ex).__name__}: {" ".join(str(ex).split())[:100]}); compare it with the config.json of the original model') from ex
+    except _WRONG_KIND as ex:
+        key = _culprit(config)
+        what = f'{str(key[0])[:60]} is {" ".join(repr(key[1]).split())[:60]}, a value of the wrong kind' if key else f'a key holds a value of the wrong kind ({type(ex).__name__}: {" ".join(str(ex).split())[:100]})'
+        raise ValueError(f'this config cannot be read: {what}; compare it with the config.json of the original model') from ex
 
 # %% ../nbs/150_configs.ipynb #c007
 _COLOURS = {'full attention':BLUE, 'window or chunk':SKY, 'latent attention':PURPLE, 'state space':GREEN, 'linear attention':YELLOW, 'cross attention':RED, 'none':'#EEEEEE', 'dense':GREY, 'mixture':ORANGE}

@@ -141,13 +141,19 @@ def _noted(a, notes): return replace(a, notes=(*a.notes,*notes)) if notes else a
 def _is_path(s): return s.startswith(('.','/','~')) or s.endswith('.json') or '\\' in s or Path(s).is_dir()
 
 # %% ../nbs/160_models.ipynb #d67bbf60
+def _told(source):
+    "What a config object of transformers says; whether an outer level ties embeddings only where somebody said so, as in the file it would write"
+    c,short = source.to_dict(),getattr(source,'to_diff_dict',source.to_dict)()
+    nested = any(isinstance(v,dict) and 'hidden_size' in v for v in c.values())
+    return {k:v for k,v in c.items() if not nested or k!='tie_word_embeddings' or k in short}
+
 def arch(
     source, # id, folder, path of a config.json, config, `transformers` config object, or `ModelArch`
 )->ModelArch:
     "The architecture of whatever names a model"
     if isinstance(source,ModelArch): return source
     if isinstance(source,dict): return from_config(mistral_config(source) if 'dim' in source and 'n_layers' in source and 'model_type' not in source else source, str(source.get('_name_or_path') or ''))
-    if not isinstance(source,(str,Path)) and callable(getattr(source,'to_dict',None)): return from_config(source.to_dict(), str(getattr(source,'name_or_path','') or ''))
+    if not isinstance(source,(str,Path)) and callable(getattr(source,'to_dict',None)): return from_config(_told(source), str(getattr(source,'name_or_path','') or ''))
     if not isinstance(source,(str,Path)): raise ValueError(f'a model is named by an id, a path, a config or a transformers config object, not by {type(source).__name__}')
     s = str(source).strip()
     if not s or '\0' in s: raise ValueError('the name of the model is empty; write an id such as Qwen/Qwen3-8B, or the path of a config.json')
