@@ -24,6 +24,7 @@ class Answer:
     data:object    # the same for `--json`
     code:int=0     # exit code
 
+# %% ../nbs/660_commands.ipynb #43398487
 COMMANDS = {} # name -> (function, usage, example, option groups, further options)
 
 def command(
@@ -36,6 +37,7 @@ def command(
     def put(f): COMMANDS[f.__name__.rstrip('_')] = (f, usage, example, groups, own); return f
     return put
 
+# %% ../nbs/660_commands.ipynb #b92d01e8
 def refused(found)->bool:
     "Does vLLM refuse it?"
     return any(f.level=='error' for f in found)
@@ -53,6 +55,7 @@ def planned(a:Ask, s:Subject, w): # `Plan`
     p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, speed=measured(a,s))
     return replace(p, model=s.name) if p.arch==s.arch else p
 
+# %% ../nbs/660_commands.ipynb #3702d5b4
 @command('MODEL --gpu GPU [--workload NAME] [--gpus N] [--slo LIMIT] [flags of vllm serve]', 'vllm-tuner plan meta-llama/Llama-3.1-8B-Instruct --gpu H100 --workload chatbot', 'card', 'work', 'goal')
 def plan(a:Ask)->Answer:
     "the best flags for a workload, with memory, speed, reasons and the command to run"
@@ -64,6 +67,7 @@ def plan(a:Ask)->Answer:
     page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120), more=s.more)), f'{describe(w)}; vLLM {a.version}')
     return Answer(page, {**head(s,a), 'model':p.model, **plan_data(p, found, serve(p, more=s.more))}, int(not p.met or refused(found)))
 
+# %% ../nbs/660_commands.ipynb #c94234de
 def _no_plan(a:Ask, s:Subject, p)->Answer:
     "Nothing fits: what is short, and what would help"
     base,more,said = memory(a),plan_notes(p),p.baseline.refused
@@ -80,6 +84,7 @@ def judged(s:Subject, m=None)->list: # of `Finding`
     if m is None: from vllm_tuner.memory import memory; m = memory(*s.nouns, s.params)
     return check(*s.nouns, m.engine.kv_cache_memory_bytes or tuple(x.available for x in m.per_stage))
 
+# %% ../nbs/660_commands.ipynb #5947b90c
 @command('MODEL --gpu GPU [flags of vllm serve]', 'vllm-tuner memory Qwen/Qwen3-32B --gpu H100 -tp 2 --max-model-len 16384', 'card')
 def memory(a:Ask)->Answer:
     "where every GiB of the card goes, and how many tokens the KV cache holds"
@@ -92,6 +97,7 @@ def memory(a:Ask)->Answer:
     said = notes(early)
     return Answer(Page(s.title, (ledger(m), cache(m), replace(said, rows=said.rows+helps)), f'vLLM {a.version}'), dict(**head(s,a), fits=m.fits, memory=memory_data(m), findings=plain(early)), int(not m.fits or refused(early)))
 
+# %% ../nbs/660_commands.ipynb #442f76ec
 @command('MODEL --gpu GPU [--workload NAME] [flags of vllm serve]', 'vllm-tuner predict Qwen/Qwen3-8B --gpu L40S --input-len 1000 --output-len 200 --users 32', 'card', 'work')
 def predict(a:Ask)->Answer:
     "how fast a configuration serves a workload"
@@ -111,6 +117,7 @@ def check(a:Ask)->Answer:
     blocks = tuple(replace(b, title=f'{p.page.title}: {p.page.note}') for p in parts for b in p.page.blocks)
     return Answer(Page(f'{len(parts)} servers', blocks), [p.data for p in parts], max(p.code for p in parts))
 
+# %% ../nbs/660_commands.ipynb #25ee332a
 def _checked(a:Ask, cmd)->Answer:
     "One server"
     from vllm_tuner.findings import Finding
@@ -128,6 +135,7 @@ def _checked(a:Ask, cmd)->Answer:
     block = notes(found,'Findings') if found else Notes('Findings', (('','nothing to complain about',''),))
     return Answer(Page(s.title, (block,), f'vLLM {a.version}: {said}'), dict(**head(s,a), valid=not refused(found), findings=plain(found)), int(refused(found)))
 
+# %% ../nbs/660_commands.ipynb #ca5cb54a
 def _nonsense(a:Ask, cmd)->str:
     "What is wrong with a value, '' if nothing is"
     try: cmd.engine(vllm_version=a.version)
@@ -143,6 +151,7 @@ def _natural(name): return [int(x) if x.isdigit() else x for x in re.split(r'(\d
 
 def _matching(names, words, key=str): return [n for n in names if all(w.lower() in key(n).lower() for w in words)]
 
+# %% ../nbs/660_commands.ipynb #32d0f6f7
 @command('[WORDS]', 'vllm-tuner models qwen3')
 def models(a:Ask)->Answer:
     "search the catalogue of models, or show one"
@@ -155,6 +164,7 @@ def models(a:Ask)->Answer:
     rows = tuple((c.id, show_count(c.params), f'{c.context:,}' if c.context else '–', c.kind, c.precision) for c in cards)
     return Answer(Page(f'{len(hits)} models', (Table('', ('model','parameters','context','kind','weights'), rows, align='lrrll'),), 'weights as they are released'), [plain(c) for c in cards])
 
+# %% ../nbs/660_commands.ipynb #ff4bb8db
 def _shape(x)->str:
     "A part of a layer in short: what differs from its defaults"
     from dataclasses import fields
@@ -213,6 +223,7 @@ def _printed(names, seen, why='the log does not name its model; with --model MOD
 
 def _lines(rows, align): return Table('', rows[0], tuple(rows[1:]), align=align)
 
+# %% ../nbs/660_commands.ipynb #977d00c9
 def _explained(o, x)->Answer:
     "One log beside its prediction"
     from vllm_tuner.explaining import explanation_rows
@@ -226,6 +237,7 @@ def _compared(c)->Answer:
     data = dict(causes=plain(c.causes), observed_gib=c.observed_gib, predicted_gib=c.predicted_gib, unexplained_gib=c.unexplained_gib, observed_tokens=c.observed_tokens, predicted_tokens=c.predicted_tokens, notes=list(c.notes))
     return Answer(Page('Why the KV cache differs', (_lines(comparison_rows(c),'lrr'), Notes('', tuple(('note',n,'') for n in c.notes))), f'{c.a.name}, then {c.b.name}'), data)
 
+# %% ../nbs/660_commands.ipynb #c9ec5a52
 def _saved(xs, path)->Answer:
     "Corrections fitted to logs, written to a file"
     from vllm_tuner.calibration import calibration_rows, fit, save_profile
@@ -245,6 +257,7 @@ def fleet(a:Ask)->list: # of (`Node`, count)
     if not out: raise ValueError("say which nodes: --node 8xH100 --nodes 2, or a node type such as --node 'DGX H100:2'")
     return out
 
+# %% ../nbs/660_commands.ipynb #cc69d2df
 _CLUSTER = (('--node',dict(metavar='NODE',action='append',default=[],help='kind of node: 8xH100, "DGX H100", or with its count as 4xL40S:3; may be repeated')), ('--nodes',dict(metavar='N',help='how many of them (1)')),
             ('--spare',dict(metavar='N',default='0',help='nodes that may fail without the load suffering (0)')))
 
@@ -274,6 +287,7 @@ def _impossible(p)->Notes:
         if l.refused: of.setdefault(l.refused.split('. ')[0][:160],[]).append(l.name)
     return Notes('Cannot be', tuple(('',f"{', '.join(dict.fromkeys(names[:6]))}{f' and {len(names)-6} more' if len(names)>6 else ''}: {why}",'') for why,names in of.items()))
 
+# %% ../nbs/660_commands.ipynb #41f2348f
 def cluster_blocks(
     p,         # `ClusterPlan`
     model:str, # for the commands
@@ -287,6 +301,7 @@ def cluster_blocks(
     level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r else ''
     return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs
 
+# %% ../nbs/660_commands.ipynb #72d8c91f
 def cluster_data(p, model)->dict:
     "A cluster plan as data"
     from vllm_tuner.deploy import serve
@@ -305,6 +320,7 @@ def sweep(a:Ask)->Answer:
     done = sweep(a.words[0], a.opt.out or str(Path(a.words[0]).with_suffix('.csv')), a.opt.workers and human_int(a.opt.workers,'--workers'), a.opt.ray)
     return Answer(Page(f'{done.rows:,} rows in {done.out}', (), f'{done.computed:,} computed, {done.found:,} were there'), done)
 
+# %% ../nbs/660_commands.ipynb #e1c35db0
 _TUNE = (('--trials',dict(metavar='N',default='6',help='servers to start (6)')), ('--folder',dict(metavar='DIR',default='vllm-tuner-study',help='logs and results')), ('--storage',dict(metavar='URL',help='database of the study (SQLite in the folder)')),
          ('--url',dict(metavar='URL',help='a server that runs already')), ('--prompts',dict(metavar='N',default='200',help='requests of a benchmark (200)')), ('--start',dict(metavar='WORDS',default='vllm',help='words that start vLLM')))
 
@@ -332,6 +348,7 @@ def deploy(a:Ask)->Answer:
     text = deploy(source, a.opt.target, more=s.more, **more)
     return Answer(text, dict(target=a.opt.target, text=text))
 
+# %% ../nbs/660_commands.ipynb #1633eeb2
 @command('[--port N]', 'vllm-tuner explore --port 8866', own=(('--port',dict(default='8866',metavar='N',help='port (8866)')), ('--host',dict(default='127.0.0.1',metavar='ADDRESS',help='address to listen on (127.0.0.1)')), ('--no-browser',dict(action='store_true',help='do not open a browser'))))
 def explore(a:Ask)->Answer:
     "turn the knobs in a browser"
