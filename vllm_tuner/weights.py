@@ -14,8 +14,8 @@ from .units import ceil_div, round_up, show_bytes
 from .versions import release
 
 # %% auto #0
-__all__ = ['PARTS', 'weight_parts', 'weight_bytes', 'plot_parts', 'relayout', 'absorbed', 'adapter_elements', 'lora_bytes',
-           'dspark_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
+__all__ = ['PARTS', 'MULTIPLIED', 'weight_parts', 'weight_bytes', 'plot_parts', 'relayout', 'absorbed', 'multiplied',
+           'adapter_elements', 'lora_bytes', 'dspark_bytes', 'draft_bytes', 'rewritten', 'resident_bytes', 'params']
 
 # %% ../nbs/210_weights.ipynb #c031
 def _outside(arch, s):
@@ -101,8 +101,22 @@ def absorbed(
     l:Layout|None, # how its `kv_b_proj` is stored
     b:int,         # bytes of one element of the model's dtype
 )->int:
-    "Copies of W_UK and W_UV in one layer; views where they are stored plain"
+    "Copies of W_UK and W_UV in one layer; views where they are stored plain (mla_attention.py: process_weights_after_loading)"
     return m.heads//s.tp*m.kv_lora_rank*(m.qk_nope_head_dim+m.v_head_dim)*b if isinstance(m,MLA) and l is not None and not m.window else 0
+
+# %% ../nbs/210_weights.ipynb #c084
+MULTIPLIED = (0,7,1),(0,8,0)  # attention/backends/mla/utils.py: VLLM_MLA_PERFORM_MATRIX_ABSORPTION
+
+def multiplied(
+    m,             # a mixer
+    s:Split,       # the layout
+    l:Layout|None, # how its `kv_b_proj` is stored
+    b:int,         # bytes of one element of the model's dtype
+)->int:
+    "Products that 0.7 kept in one layer: W_Q W_UK and W_UV W_O in the checkpoint's 8 bits or in full, the rotated part of W_Q in full"
+    if not isinstance(m,MLA) or m.window: return 0
+    h,rank = m.heads//s.tp, m.q_lora_rank or s.hidden
+    return h*m.kv_lora_rank*(rank+s.hidden)*(1 if l is not None and l.form=='fp8' else b) + rank*h*m.qk_rope_head_dim*b
 
 # %% ../nbs/210_weights.ipynb #c040
 def adapter_elements(
@@ -182,6 +196,12 @@ def rewritten(
     return sum(one(k,99)*st.kinds.count(k) for k in set(st.kinds))
 
 # %% ../nbs/210_weights.ipynb #bcc20145
+def _early(st, quant, version):
+    "What 0.7 added for latent attention"
+    if not MULTIPLIED[0]<=release(version)<MULTIPLIED[1]: return 0
+    kv = lambda ms: next((layout_of(quant,m,99) for m in ms if m.names[-1:]==('self_attn.kv_b_proj',)), None) if quant else None
+    return sum(multiplied(st.arch.groups[k].mixer, st.split, kv(layer(st.arch.groups[k],st.split)), st.size)*st.kinds.count(k) for k in set(st.kinds))
+
 @lru_cache(4096)
 def resident_bytes(
     arch:ModelArch, # the checkpoint
@@ -191,7 +211,7 @@ def resident_bytes(
 )->int:             # bytes on one tensor-parallel rank
     "Bytes that the model keeps on one rank of a stage once it is ready to serve"
     st,q = stage(arch,device,engine,pp_rank),online(engine.quantization,arch.quant)
-    loaded = weight_bytes(arch,device,engine,pp_rank) + (rewritten(st,q,device,engine.vllm_version) if q else 0)
+    loaded = weight_bytes(arch,device,engine,pp_rank) + (rewritten(st,q,device,engine.vllm_version) if q else 0) + _early(st,arch.quant,engine.vllm_version)
     offloaded = min(int(engine.cpu_offload_gb*2**30), sum(layers_bytes(st,arch.quant).values())) if engine.cpu_offload_gb else 0
     return loaded - offloaded + lora_bytes(arch,device,engine,pp_rank) + draft_bytes(arch,device,engine,pp_rank)
 
