@@ -200,8 +200,8 @@ def contents(found):
     tree = lambda caption,names: markdown('```{toctree}\n:hidden:\n:caption: ' + caption + '\n\n' + '\n'.join(names) + '\n```')
     extra = sorted(p.relative_to(SRC).with_suffix('').as_posix() for p in SRC.glob('**/*.md'))
     guides = ('live','how_vllm_spends_your_gpu')
-    first = ('tutorials/quick_start',)
-    lessons = sorted((n for r,n in found if r.parts[0] in ('tutorials','howto')), key=lambda n: (n not in first, n.startswith('howto'), n))
+    first = ('tutorials/quick_start', 'tutorials/gallery')
+    lessons = sorted((n for r,n in found if r.parts[0] in ('tutorials','howto')), key=lambda n: (first.index(n) if n in first else len(first), n.startswith('howto'), n))
     groups = [('Guides', [n for n in guides if n in extra] + lessons + [n for n in extra if '/' in n]), ('Accuracy', [n for r,n in found if r.parts[0]=='accuracy'])]
     groups += [(title, [n for r,n in found if len(r.parts)==1 and r.name[:1] in digits]) for title,digits in PARTS]
     groups += [('Reference', [n for n in extra if '/' not in n and n not in guides])]
@@ -227,7 +227,7 @@ def readme():
     for i,cell in enumerate(json.loads((NBS/'index.ipynb').read_text(encoding='utf-8'))['cells']):
         text = source(cell)
         if re.search(r'#\s*\|\s*(hide|include:\s*false)', text): continue
-        if cell['cell_type']=='markdown': parts.append(text.strip()); continue
+        if cell['cell_type']=='markdown': parts.append(re.sub(r'\]\(((?:tutorials|howto|accuracy)/)', r'](nbs/\1', text.strip())); continue
         if cell['cell_type']!='code' or not text.strip(): continue
         shell = text.lstrip().startswith(('!','%%'))
         if not quiet(text): parts.append(f"```{'bash' if shell else 'python'}\n{DIRECTIVE.sub('', text).strip().lstrip('!') if shell else DIRECTIVE.sub('', text).strip()}\n```")
