@@ -48,12 +48,16 @@ def _moved(x:float, y:float)->str:
     "A relative change as people say it"
     return f'{y/x-1:+.0%}' if x>0 and math.isfinite(x) and math.isfinite(y) and abs(y/x-1)>=.01 else ''
 
+_BRIEFLY = {'KV cache is needed':'no request of full length would fit', 'No available memory for the cache':'nothing would be left for the cache'} # what a long refusal comes down to
+
+def _short(said)->str: return next((brief for sign,brief in _BRIEFLY.items() if sign in said), said.split('. ')[0][:120])
+
 def effect(
     c:Candidate, # from
     d:Candidate, # to
 )->str:          # '' when nothing moves
     "What changes between two candidates"
-    if not d.prediction: return f'does not start ({d.refused[:120]})'
+    if not d.prediction: return f'does not start ({_short(d.refused)})'
     p,q = c.prediction,d.prediction
     figs = (('output tokens/s',c.throughput,d.throughput),('TTFT',p.ttft_ms.mean,q.ttft_ms.mean),('TPOT',p.tpot_ms.mean,q.tpot_ms.mean),('KV tokens',c.memory.plan.kv_tokens,d.memory.plan.kv_tokens))
     said = [f'{n} {m}' for n,x,y in figs if (m:=_moved(x,y))]
