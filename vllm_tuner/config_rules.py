@@ -64,6 +64,8 @@ def quantization_rules(c:Case):
         yield Draft('error','quantization-mismatch', f'Quantization method specified in the model config ({own}) does not match the quantization method specified in the `quantization` argument ({asked}).', ({'quantization':None},)); return
     if asked in _OWN_FILE and not own: yield Draft('error','quantization-config', f'Cannot find the config file for {asked}', ({'quantization':None},), 'the method describes a quantised checkpoint; this one is plain: take a release in that format, or quantise while loading with --quantization fp8'); return
     name = asked or own
+    bits = c.arch.quant.linear.bits if own=='gptq' and c.arch.quant.linear else 4
+    if bits not in (4,8) and c.version>=(0,22,0): yield Draft('error','gptq-bits', f'Unsupported quantization config: bits={bits}, sym=True', (), 'since 0.22 vLLM reads GPTQ with 4 or 8 bits; take such a release')  # auto_gptq.py: TYPE_MAP
     if not name or name not in known:
         if own and own not in known: yield Draft('error','unknown-quantization', f'Unknown quantization method: {own}. Must be one of {list(known)}.', (), f'vLLM {c.asked.vllm_version} cannot read this checkpoint; take one in another format')
         return

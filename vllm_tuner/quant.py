@@ -298,11 +298,11 @@ _ALGOS = {'FP8':Layout('fp8',8,static=True), 'FP8_PER_CHANNEL_PER_TOKEN':Layout(
 def _modelopt(c):
     q = _dict(c,'quantization') or c
     algo = str(q.get('quant_algo') or 'FP8').upper()
-    l = _ALGOS.get(algo, _ALGOS['NVFP4' if 'FP4' in algo else 'FP8'])
+    l = _ALGOS.get(algo) or (_ALGOS['NVFP4'] if 'FP4' in algo else Layout('packed',4,1,_int(q,'group_size',default=128),0,weight_only=True) if re.search('W4|INT4',algo) else _ALGOS['FP8'])
     skip = _list(q,'exclude_modules','ignore')
     rules = _rules('exact',skip)+_rules('part',[s for s in skip if '*' not in s])+_rules('glob',[x for s in skip if '*' in s for x in (s,'*'+s.lstrip('*'))])
     mixed = tuple(('exact',n,_ALGOS.get(str(v.get('quant_algo','')).upper())) for n,v in _dict(q,'quantized_layers').items() if isinstance(v,dict))
-    name = 'modelopt_mixed' if 'MIXED' in algo else {'nvfp4':'modelopt_fp4','mxfp8':'modelopt_mxfp8'}.get(l.form,'modelopt')
+    name = 'modelopt_mixed' if 'MIXED' in algo else f'modelopt ({algo[:40]})' if l.form=='packed' else {'nvfp4':'modelopt_fp4','mxfp8':'modelopt_mxfp8'}.get(l.form,'modelopt')
     base = None if 'MIXED' in algo else l
     experts = next((r for _,n,r in mixed if 'experts' in n), base)
     kv = 'fp8' if str(q.get('kv_cache_quant_algo','')).upper()=='FP8' or _dict(q,'kv_cache_scheme').get('num_bits')==8 else None
@@ -350,7 +350,9 @@ def quant(
     if not isinstance(config,dict): return None
     text = _dict(config,'text_config')
     c = config.get('quantization_config') or config.get('compression_config') or text.get('quantization_config') or (config if 'quant_method' in config else None)
-    if not isinstance(c,dict): return None
+    if not c: return None
+    if not isinstance(c,dict): raise ValueError(f'quantization_config is {str(c)[:60]!r} in this config but must be a mapping with a quant_method; correct config.json, or leave it out for a plain checkpoint')
+    if _dict(c,'producer').get('name')=='modelopt' or 'quant_algo' in _dict(c,'quantization'): c = {**c, 'quant_method':'modelopt'}  # vllm 0.33 `model_arch_config_convertor.py: _normalize_quantization_config`
     method = str(c.get('quant_method') or '').lower() or ('compressed-tensors' if 'config_groups' in c else 'bitsandbytes' if 'load_in_4bit' in c else 'modelopt' if 'quant_algo' in c else '')
     own = {'expert_dtype':config.get('expert_dtype') or ('fp4' if str(config.get('model_type','')).startswith('deepseek_v4') else None)}
     return _METHODS[method]({**c,**own}) if method in _METHODS else Quant(method or 'unknown')
