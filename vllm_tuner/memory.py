@@ -15,7 +15,7 @@ from .layers import MoE
 from .non_torch import after_bytes, baseline_bytes, is_tight, margin_bytes, non_torch_bytes
 from .passes import OPT_IN, sampler_kind
 from .profiler import CONSUMED, Profile, activation_bytes, profile
-from .style import TERMS, esc
+from .style import LEDGER, TERMS, esc
 from .units import GiB, gib
 from .versions import release
 from .weights import resident_bytes
@@ -101,8 +101,6 @@ def left_open(
     return tuple((name,b) for name,b in less if b)
 
 # %% ../nbs/255_memory.ipynb #c009
-_TERMS = ('weights','activation','cuda_graph','non_torch','kv_cache')   # in the order in which vLLM takes them
-
 @dataclass(frozen=True, slots=True)
 class Memory:
     "What vLLM does with the memory of the worst rank, bytes"
@@ -162,7 +160,7 @@ class Memory:
     @property
     def terms(self)->dict: # label -> bytes
         "The terms that make up the budget, in vLLM's order"
-        return {k:getattr(self,k) for k in _TERMS}
+        return {k:getattr(self,k) for k in LEDGER}
 
     def sigma(self,
         name:str, # a term
@@ -177,7 +175,7 @@ class Memory:
         level:float=.9,  # share of start-ups that fall inside
     )->tuple[int,int]:   # low, high, bytes
         "Where the observed value lies with probability `level`"
-        if name not in _TERMS: raise ValueError(f'{name!r} is no term of the ledger; take one of {", ".join(_TERMS)}')
+        if name not in LEDGER: raise ValueError(f'{name!r} is no term of the ledger; take one of {", ".join(LEDGER)}')
         if isinstance(level,bool) or not isinstance(level,(int,float)) or not 0<level<1: raise ValueError(f'level is {level} but must lie between 0 and 1, such as 0.9')
         v,s,saved = getattr(self,name), self.sigma(name)*_tail(level), dict(self.left_open)
         if name=='kv_cache': return int(v-s), int(v+s+(0 if self.given else sum(saved.values())))
@@ -186,7 +184,7 @@ class Memory:
     def __repr__(self):
         size = lambda n: f'{n/GiB:.2f}'
         low,high = map(size, self.interval('kv_cache'))
-        return (f'Memory(GiB: {size(self.requested)} of {size(self.total)}; weights {size(self.weights)}, activation {size(self.activation)}, CUDA graphs {size(self.cuda_graph)}, non-torch {size(self.non_torch)}, '
+        return (f'Memory(GiB: {size(self.requested)} of {size(self.total)}; weights {size(self.weights)}, activation {size(self.activation)}, non-torch {size(self.non_torch)}, CUDA graphs {size(self.cuda_graph)}, '
                 f'KV cache {size(self.kv_cache)} ({low} to {high} in 90 % of start-ups) = {self.plan.kv_tokens:,} tokens)')
 
     def _repr_markdown_(self): return memory_table(self)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json, math, re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from .style import RED, TERMS
+from .style import LEDGER, RED, TERMS
 from .units import GiB, gib
 from .engine import Engine
 from .flags import to_flags
@@ -54,15 +54,13 @@ def between(
     return f'{show(pair[0])} to {show(pair[1])}'
 
 # %% ../nbs/630_report.ipynb #c010
-_TERMS = ('weights','activation','non_torch','cuda_graph','kv_cache')
-
 def ledger(
     m,               # `Memory`
     level:float=.9,  # share of cases inside the range shown
 )->Bars:
     "The memory of one GPU, in the order in which vLLM allocates it"
     short = lambda n: f'{n/GiB:.2f}'
-    rows = [(TERMS[k][0], getattr(m,k), TERMS[k][1], between(m.interval(k,level),short) if k!='weights' and getattr(m,k)>0 else '') for k in _TERMS if getattr(m,k)>0]
+    rows = [(TERMS[k][0], getattr(m,k), TERMS[k][1], between(m.interval(k,level),short) if k!='weights' and getattr(m,k)>0 else '') for k in LEDGER if getattr(m,k)>0]
     used = sum(r[1] for r in rows)
     if m.kv_cache<=0: rows += [('missing', -m.kv_cache, RED, 'before any cache')]
     elif m.total>used: rows += [(TERMS['outside'][0], m.total-used, '#999999', '')]
@@ -84,7 +82,7 @@ def memory_data(
     "The ledger as data, bytes"
     term = lambda k: dict(bytes=getattr(m,k), gib=round(gib(getattr(m,k)),3), share=round(getattr(m,k)/m.total,4), interval=list(m.interval(k)))
     p = m.plan
-    return dict(total=m.total, requested=m.requested, **{k:term(k) for k in _TERMS}, kv_tokens=p.kv_tokens, num_blocks=p.num_blocks, block_size=p.block_size, max_concurrency=p.max_concurrency, max_model_len=m.engine.max_model_len)
+    return dict(total=m.total, requested=m.requested, **{k:term(k) for k in LEDGER}, kv_tokens=p.kv_tokens, num_blocks=p.num_blocks, block_size=p.block_size, max_concurrency=p.max_concurrency, max_model_len=m.engine.max_model_len)
 
 # %% ../nbs/630_report.ipynb #c011
 _RATES = (('requests','requests_per_second','/s'), ('output tokens','output_tokens_per_second','/s'), ('all tokens','total_tokens_per_second','/s'))

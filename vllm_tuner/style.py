@@ -7,15 +7,16 @@ from __future__ import annotations
 import html
 
 # %% auto #0
-__all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'YELLOW', 'GREY', 'PALETTE', 'TERMS', 'LEVELS', 'luminance', 'ink',
-           'new_axes', 'esc']
+__all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'YELLOW', 'GREY', 'PALETTE', 'TERMS', 'LEDGER', 'LEVELS',
+           'luminance', 'ink', 'new_axes', 'esc']
 
 # %% ../nbs/010_style.ipynb #c005
 BLUE,ORANGE,GREEN,RED,PURPLE,SKY,YELLOW,GREY = '#0072B2','#E69F00','#009E73','#D55E00','#CC79A7','#56B4E9','#F0E442','#999999'  # Okabe & Ito 2008, and a grey
 PALETTE = (BLUE,ORANGE,GREEN,RED,PURPLE,SKY,GREY)  # for series without a meaning of their own
 
-TERMS = {'weights':('weights',BLUE), 'activation':('activation peak',ORANGE), 'cuda_graph':('CUDA graphs',PURPLE), 'non_torch':('non-torch',GREY),
-         'kv_cache':('KV cache',GREEN), 'outside':('outside the budget','#DDDDDD')}  # the terms of the ledger: label and colour, in the order vLLM allocates them
+TERMS = {'weights':('weights',BLUE), 'activation':('activation peak',ORANGE), 'non_torch':('non-torch',GREY), 'cuda_graph':('CUDA graphs',PURPLE),
+         'kv_cache':('KV cache',GREEN), 'outside':('outside the budget','#DDDDDD')}  # the terms of the ledger: label and colour, in the order in which vLLM subtracts them
+LEDGER = tuple(k for k in TERMS if k!='outside')  # what the budget is spent on
 LEVELS = {'error':('error',RED), 'warning':('warning',ORANGE), 'note':('note',BLUE)}  # levels of a finding
 
 # %% ../nbs/010_style.ipynb #c006

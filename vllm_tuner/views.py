@@ -8,7 +8,7 @@ import json, math
 from dataclasses import dataclass, asdict, replace
 from functools import lru_cache
 from .units import gib, show_bytes
-from .style import BLUE, GREEN, LEVELS, ORANGE, PURPLE, TERMS, esc
+from .style import BLUE, GREEN, LEDGER, LEVELS, ORANGE, PURPLE, TERMS, esc
 from .svg import lines, stacked
 from .devices import device, devices
 from .models import arch, catalogue
@@ -128,14 +128,12 @@ def message(
     return f'<p role="alert" style="border-left:.35em solid {ORANGE};padding:.3em .7em;margin:.4em 0">{esc(s)}</p>'
 
 # %% ../nbs/600_views.ipynb #c016
-_ORDER = ('weights','activation','non_torch','cuda_graph','kv_cache')
-
 def ledger_svg(
     m,      # `Memory`
     d,      # `Device`
 )->str:
     "The memory of one GPU as a bar"
-    parts = [(TERMS[k][0], gib(getattr(m,k)), TERMS[k][1], tuple(map(gib, m.interval(k)))) for k in _ORDER if getattr(m,k)>0]
+    parts = [(TERMS[k][0], gib(getattr(m,k)), TERMS[k][1], tuple(map(gib, m.interval(k)))) for k in LEDGER if getattr(m,k)>0]
     rest = gib(m.total-m.requested)
     label = f'Memory of one {d.name}: ' + ', '.join(f'{n} {v:.2f} GiB' for n,v,*_ in parts)
     return stacked([*parts, (TERMS['outside'][0], rest, TERMS['outside'][1], None)], gib(m.total), label, marks=(('budget', gib(m.requested)),))
@@ -233,7 +231,7 @@ def log_controls()->tuple[Control,...]:
 def _bars(x):
     "The observed ledger over the predicted one"
     seen = {t.name:t for t in x.terms}
-    rows = [(TERMS[k][0], seen[k].predicted, seen[k].observed, TERMS[k][1], (seen[k].low,seen[k].high)) for k in _ORDER if k in seen]
+    rows = [(TERMS[k][0], seen[k].predicted, seen[k].observed, TERMS[k][1], (seen[k].low,seen[k].high)) for k in LEDGER if k in seen]
     top = 1.01*max([sum(max(r[i],0) for r in rows) for i in (1,2)]+[.01])
     draw = lambda i,say: stacked([(n,v[i-1],c,span if i==1 else None) for n,*v,c,span in rows], top, f'{say}: '+', '.join(f'{n} {v[i-1]:.2f} GiB' for n,*v,_,_ in rows))
     return f'<figure style="margin:0"><figcaption>predicted</figcaption>{draw(1,"predicted")}</figure><figure style="margin:0"><figcaption>observed</figcaption>{draw(2,"observed")}</figure>' if rows else ''
