@@ -59,15 +59,18 @@ def pool(
     growing = [g for g in plan.groups if g.spec_of(0).kind in FULL_KINDS]
     rest = [g for g in plan.groups if g.spec_of(0).kind not in FULL_KINDS]
     sp = span_of(arch, engine, engine.max_model_len)
-    caps = tuple(_cap(g.spec_of(0), g.block_size, replace(sp, in_flight=0)) for g in rest)
+    drafts = engine.speculative_config.num_speculative_tokens if engine.speculative_config else 0
+    caps = tuple(_cap(g.spec_of(0), g.block_size, replace(sp, in_flight=0), drafts) for g in rest)
     size = growing[0].block_size if growing else plan.block_size or 16
     if not plan.groups: return Pool(2**40, size, 0)   # nothing is cached in blocks (states of V0 lie beside them): nothing limits
     return Pool(max(1,plan.num_blocks-1), size, len(growing), caps, lcm(size, *(size for size,_,wide in caps if wide)))
 
-def _cap(s, size, sp):
+def _cap(s, size, sp, drafts):
     "A table that stops growing: tokens of a block, blocks while decoding, whether a prompt's chunk comes on top"
-    wide = s.kind in ('sliding','window','chunked')
-    return (max(1,size) if s.kind!='mamba' else 1), max(1,request_blocks(s, sp)), wide
+    if s.kind=='mamba' and s.states>1+drafts: return (1,1+drafts,False) if drafts else (size,1,True)   # states at block boundaries: those behind go back to the pool
+    if s.kind=='mamba' and s.states>=0: return 1,max(1,s.states),False
+    return max(1,size), max(1,request_blocks(s, sp)), s.kind in ('sliding','window','chunked')
+
 
 # %% ../nbs/345_scheduler.ipynb #c008
 class Server:
