@@ -11,7 +11,7 @@ from .candidates import heaviest
 from .engine import Engine
 from .goals import SLO, per_million, slo_of
 from .layouts import Layout, fleet_of, lay_out, layouts, linked, ranked
-from .optimizer import ENGINE, Plan, notes, search
+from .optimizer import ENGINE, Plan, notes, search, within_context
 from .screen import PARAMS
 from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
@@ -116,7 +116,7 @@ def _fewest(ls, rate, carry, again, spare):
     return best
 
 def _sturdy(ls, rate, carry, spare):
-    "The best layout that carries the load when `spare` nodes fail; where none does, the one that carries most then"
+    "The best layout that carries the load (when `spare` nodes fail); where none does, the one that carries most"
     rest = lambda l: carry(l)*(1-lost_replicas(l,spare)/l.replicas)
     left = {}
     for l in ls[:8]:
@@ -140,12 +140,13 @@ def plan_cluster(
 )->ClusterPlan:
     "Layouts, shares, flags and headroom of a fleet"
     fleet,slo = fleet_of(fleet),slo_of(slo,workload)
+    for n,_ in fleet: within_context(arch, n.device, engine, workload, slo)
     every = ranked([l for n,k in fleet for l in layouts(arch, [(n,k)], workload, engine, objective, slo, params, prices, speed)], objective, workload.target_metric, params)
     carry,rate = lru_cache(None)(lambda l: carries(arch, l, workload, slo, params, speed)), workload.requests_per_second or 0.
     able,again = [l for l in every if l.prediction], lambda l,k: lay_out(arch, l.node, workload, l.engine, l.nodes, k, slo, params, prices, speed)
     few = _fewest(able, rate, carry, again, spare) if objective=='cost' and rate else None
     of = [[l for l in able if l.node==n and l.nodes==k] for n,k in fleet]
-    parts = [few] if few else [_sturdy(ls,rate,carry,spare) if spare else ls[0] for ls in of if ls]
+    parts = [few] if few else [ls[0] if ls[0].sound and not spare else _sturdy(ls,rate,carry,spare) for ls in of if ls]
     caps = [carry(l) for l in parts]
     total = sum(caps)
     if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])

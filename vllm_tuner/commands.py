@@ -254,6 +254,8 @@ def fleet(a:Ask)->list: # of (`Node`, count)
         name,_,n = text.rpartition(':') if re.search(r':\s*\d+\s*$', text) else (text,'','')
         m = re.fullmatch(r'\s*(\d{1,3})\s*[x×*]\s*(.*\D.*)', name)
         out.append((node(m[2], int(real(m[1],f'--node {text[:40]}',1,256,'write how many GPUs of the kind a node has, such as 8xH100'))) if m else node(name), int(real(human_int(n or a.opt.nodes or 1,'--nodes'),'--nodes',1,1024,'write how many nodes there are'))))
+    open_ = [t for t in a.opt.node if not re.search(r':\s*\d+\s*$', t)]
+    if a.opt.nodes and len(open_)>1: raise ValueError(f'--nodes {a.opt.nodes} does not say of which kind; write the count with each, such as --node {open_[0]}:1 --node {open_[1]}:{a.opt.nodes}')
     if not out: raise ValueError("say which nodes: --node 8xH100 --nodes 2, or a node type such as --node 'DGX H100:2'")
     return out
 
@@ -284,7 +286,7 @@ def _impossible(p)->Notes:
     "Layouts that cannot be, by vLLM's reason"
     of = {}
     for l in p.alternatives:
-        if l.refused: of.setdefault(l.refused.split('. ')[0][:160],[]).append(l.name)
+        if l.refused: of.setdefault(l.obstacle[:160],[]).append(l.name)
     return Notes('Cannot be', tuple(('',f"{', '.join(dict.fromkeys(names[:6]))}{f' and {len(names)-6} more' if len(names)>6 else ''}: {why}",'') for why,names in of.items()))
 
 # %% ../nbs/660_commands.ipynb #41f2348f

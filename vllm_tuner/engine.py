@@ -16,7 +16,7 @@ from .versions import at, is_v0, release
 
 # %% auto #0
 __all__ = ['VIDEO_TOKENS', 'PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends', 'uses_v0',
-           'reconsidered', 'AutotuningParameters']
+           'drafter', 'reconsidered', 'AutotuningParameters']
 
 # %% ../nbs/175_engine.ipynb #c005
 _STEERING = frozenset('''enforce_eager tensor_parallel_size quantization moe_backend attention_backend kv_cache_dtype max_model_len revision code_revision index_share_for_mtp_iteration disable_padded_drafter_batch
@@ -336,10 +336,24 @@ def _graphs(arch, device, e):
     sizes = () if mode=='NONE' else capture_sizes(e.max_num_seqs, e.max_num_batched_tokens, spec, device.capability, v, largest, e.cudagraph_capture_sizes, e.performance_mode, v0)
     return dict(optimization_level=level, cudagraph_mode=mode, cudagraph_capture_sizes=sizes, max_cudagraph_capture_size=max(sizes, default=0))
 
+# %% ../nbs/175_engine.ipynb #dr02
+def drafter(
+    spec:Speculative, # its `model` is a name
+    arch,             # `ModelArch` of the target
+):                    # `ModelArch`
+    "The shape of a drafter by its name"
+    from vllm_tuner.models import arch as named
+    try: return named(spec.model)
+    except ValueError:
+        if not spec.method.startswith('eagle'): raise
+    last = next(g for g in reversed(arch.groups) if isinstance(g.mixer, (Attention,MLA)))   # vllm 0.33 model_executor/models/llama_eagle3.py
+    return replace(arch, groups=(replace(last, n=1),), order=(), towers=(), draft=(), quant=None, name=spec.model)
+
 # %% ../nbs/175_engine.ipynb #71a69bab
 def _resolved(e, arch, device):
     "The rules of `resolve`, in vLLM's order"
     release(e.vllm_version)
+    if e.speculative_config is not None and isinstance(e.speculative_config.model, str): e = replace(e, speculative_config=replace(e.speculative_config, model=drafter(e.speculative_config, arch)))
     for step in (_model, _cache, _scheduler, _graphs): e = replace(e, **step(arch, device, e))
     return e
 

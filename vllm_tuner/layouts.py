@@ -61,6 +61,15 @@ class Layout:
         return per_million(self.dollars_per_hour, self.throughput) if self.dollars_per_hour is not None and self.throughput else None
 
     @property
+    def obstacle(self)->str: # '' if it starts
+        "Why it cannot be, in short"
+        m = self.candidate and self.candidate.memory
+        if not self.refused or m is None: return self.refused.split('. ')[0]
+        if m.kv_cache<=0: return 'nothing is left for the cache'
+        n,need = m.plan.estimated_max_len,m.plan.max_model_len
+        return f'the cache holds {n:,} of the {need:,} tokens that a request may have' + (f'; it would start with --max-model-len {n//1024*1024}' if n>=1024 else '')
+
+    @property
     def name(self)->str:
         "The layout in short"
         e = self.engine

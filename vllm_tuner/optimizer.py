@@ -19,7 +19,7 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'Rejected', 'Plan', 'notes', 'search', 'load_free', 'startable', 'offers']
+__all__ = ['ENGINE', 'Rejected', 'Plan', 'within_context', 'notes', 'search', 'load_free', 'startable', 'offers']
 
 # %% ../nbs/450_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
@@ -103,6 +103,19 @@ class Plan:
         "What a million generated tokens cost, `None` where the price is unknown"
         return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.choice.throughput and self.dollars_per_gpu_hour else None
 
+# %% ../nbs/450_optimizer.ipynb #w002
+def within_context(
+    arch,                      # `ModelArch`
+    device,                    # `Device`
+    engine:Engine,             # flags
+    workload:WorkloadProfile,  # what is asked
+    slo:SLO,                   # what must hold
+):
+    "Refuse requests that are longer than the model's context"
+    mean,most = sum(lengths(workload)[:2]), engine.resolve(arch, device).max_model_len
+    for n,what in ((slo.min_context,''),(mean,' on average')):
+        if arch.max_len and engine.max_model_len is None and n>max(most, arch.max_len): raise ValueError(f'requests of {n:,.0f} tokens{what} are asked for, and the checkpoint states {arch.max_len:,}; ask for less, or set max_model_len (and the scaling of its positions) if the model may go beyond')
+
 # %% ../nbs/450_optimizer.ipynb #c007
 def _headline(plan:Plan)->str:
     "The choice in one line"
@@ -175,7 +188,7 @@ def search(
     allow = (allow,) if isinstance(allow,str) else tuple(allow)
     if (bad := [x for x in allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
     slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
-    if arch.max_len and engine.max_model_len is None and slo.min_context>arch.max_len: raise ValueError(f'requests of {slo.min_context:,.0f} tokens are asked for, and the checkpoint states {arch.max_len:,}; ask for less, or set max_model_len if the model may go beyond')
+    within_context(arch, device, engine, workload, slo)
     if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
     good = objective=='goodput'

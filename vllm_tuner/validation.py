@@ -54,7 +54,7 @@ def refusal(
 # %% ../nbs/425_validation.ipynb #aeb6dc9b
 TRIALS = 48  # configurations tried for one complaint, at most
 
-def _repair(arch, device, engine, available, tries, depth=2, budget=None)->dict|None:
+def _repair(arch, device, engine, available, tries, depth=3, budget=None)->dict|None:
     "The first change with which nothing is refused any more; a second change may follow a first that cures only part"
     partial,budget = [],budget or [TRIALS]  # what is left of them, shared with the calls inside
     for t in tries:
