@@ -9,7 +9,7 @@ import re, sys
 from collections import defaultdict
 from startup_records import read, subject
 from vllm_tuner.calibration import fit, kv_error
-from vllm_tuner.logs import Observed
+from vllm_tuner.observed import Observed
 from vllm_tuner.observations import REFERENCE, Observation
 
 PRINTED = {'weights_gib':'weights_gib', 'activation_gib':'activation_peak_gib', 'non_torch_gib':'non_torch_gib', 'consumed_gib':'consumed_gib', 'cuda_graph_estimate_gib':'cudagraph_estimate_gib', 'cuda_graph_gib':'cudagraph_gib',

@@ -11,7 +11,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
 from vllm_tuner.inference import implied
-from vllm_tuner.logs import Observed
+from vllm_tuner.observed import Observed
 from vllm_tuner.models import arch
 from vllm_tuner.checkpoints import PRECISIONS, catalogue
 from vllm_tuner.quant import quant

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from .cuda_graphs import captures, graph_bytes
 from .engine import Engine
 from .layers import Attention, Dense, Layers, ModelArch
-from .logs import Observed
+from .observed import Observed
 from .checkpoints import PRECISIONS
 from .quant import quant
 from .units import GiB, gib

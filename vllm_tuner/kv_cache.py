@@ -4,179 +4,18 @@
 
 # %% ../nbs/220_kv_cache.ipynb #c002
 from __future__ import annotations
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .engine import uses_v0
-from .flags import first_release, serves
-from .kv_specs import FULL_KINDS, KVSpec, attention_block, layer_specs, request_blocks, span_of
+from .kv_grouping import KVGroup, group_of, kv_groups
+from .kv_specs import FULL_KINDS, attention_block, layer_specs, request_blocks, span_of
 from .layers import stage_layers
 from .units import ceil_div, show_bytes
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['NEARLY_EQUAL', 'NOT_PROMOTED', 'NULL_BLOCK', 'TOKEN_FIGURE', 'KVGroup', 'unify_pages', 'equal_groups',
-           'packed_groups', 'kv_groups', 'plot_groups', 'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens',
-           'kv_plan', 'held_bytes', 'plot_held']
-
-# %% ../nbs/220_kv_cache.ipynb #c005
-@dataclass(frozen=True, slots=True)
-class KVGroup:
-    "Layers that share a block table"
-    n_layers:int            # how many
-    kind:str                # what is cached: 'full', 'mla', 'sliding', 'chunked', 'cross', 'mamba', 'mixed'
-    page_bytes:int          # bytes of one layer's share of a block; the mean where layers differ
-    block_size:int          # tokens of a block
-    layers:tuple[int,...]=()     # which layers of the model
-    specs:tuple[KVSpec,...]=()   # their specs, one per layer where they differ, else one
-
-    def spec_of(self,
-        i:int, # position in the group
-    )->KVSpec:
-        "The spec of one of its layers"
-        return self.specs[i if len(self.specs)>1 else 0]
-
-# %% ../nbs/220_kv_cache.ipynb #798c77ca
-def _group(items, mixed=False):
-    "A group of (layer, spec) pairs"
-    layers,specs = zip(*items)
-    one = len(set(specs))==1
-    kind = specs[0].kind if one or len({s.kind for s in specs})==1 else 'mixed'
-    return KVGroup(len(items), kind, sum(s.page for s in specs)//len(specs), specs[0].block_size, layers, specs[:1] if one else specs)
-
-def _mergeable(specs):
-    "Layers of one group: equal specs, or full attention that differs only in a single window"
-    a = specs[0]
-    if all(s==a for s in specs): return True
-    return a.kind=='full' and all(replace(s,span=0)==replace(a,span=0) for s in specs) and len({s.span for s in specs if s.span})<2
-
-def _same_type(specs, version):
-    "Layers that need the same number of blocks, whatever their pages: one group with pages side by side"
-    a = specs[0]
-    if len({s.block_size for s in specs})>1: return False
-    if a.kind in FULL_KINDS: return all(s.kind in FULL_KINDS for s in specs)
-    if a.kind=='mamba': return all(s.kind=='mamba' and s.states==a.states and (s.page==a.page or release(version)<(0,28,0)) for s in specs)
-    return all(s.kind==a.kind and s.span==a.span for s in specs)
-
-# %% ../nbs/220_kv_cache.ipynb #c007
-def unify_pages(
-    items:list,  # (layer, spec)
-    version:str='0.33.0', # vLLM's
-)->list|None:    # with equal pages, `None` where vLLM cannot make them equal
-    "Specs scaled or padded to the largest page"
-    top,v = max(s.page for _,s in items),release(version)
-    out = []
-    for i,s in items:
-        if s.page==top: pass
-        elif s.kind!='mamba' and top%s.page==0 and v>=(0,12,0): s = replace(s, block_size=s.block_size*(top//s.page), padded=0)
-        elif v>=(0,22,0) and s.kind not in ('mla','indexer'): s = replace(s, padded=top)
-        else: return None
-        out.append((i,s))
-    return out
-
-# %% ../nbs/220_kv_cache.ipynb #c011
-NEARLY_EQUAL = (((0,0,0), 1.0), ((0,12,0), 1.25), ((0,19,0), 1.5))  # _get_kv_cache_groups_uniform_page_size
-
-def equal_groups(
-    items:list,           # (layer, spec), pages equal
-    version:str='0.33.0', # vLLM's
-)->tuple[KVGroup,...]:
-    "Kinds of layers split into groups of equal size"
-    buckets = []
-    for i,s in items:
-        home = next((b for b in buckets if s==b[0][1] or release(version)>=(0,22,0) and _mergeable([b[0][1],s])), None)
-        if home is None: buckets.append([(i,s)])
-        else: home.append((i,s))
-    counts = [len(b) for b in buckets]
-    size = max(counts) if max(counts) < min(counts)*at(NEARLY_EQUAL, version) else min(counts)
-    return tuple(_group([(i,b[0][1]) for i,_ in b[k::n]]) for b in buckets for n in (ceil_div(len(b),size),) for k in range(n))
-
-# %% ../nbs/220_kv_cache.ipynb #c015
-def _repeats(values, least):
-    "The step of at least `least` to which rounding all values up adds least; the larger of equals"
-    return min(range(least, max(values)+1), key=lambda d: (sum(-x%d for x in values), -d), default=least)
-
-def packed_groups(
-    items:list,           # (layer, spec) of any pages
-    version:str='0.33.0', # vLLM's
-)->tuple[KVGroup,...]:
-    "Groups whose pages lie side by side in a block"
-    buckets = []
-    for x in items:
-        home = next((b for b in buckets if _same_type([b[0][1],x[1]], version)), None)
-        if home is None: buckets.append([x])
-        else: home.append(x)
-    counts = [Counter(s.page for _,s in b) for b in buckets]
-    balanced = [len(set(c.values()))==1 for c in counts]
-    least = max((max(c.values()) for c,ok in zip(counts,balanced) if ok and len(c)>1), default=0)
-    step = _repeats([max(c.values()) for c,ok in zip(counts,balanced) if ok], least) if least else 0
-    out = []
-    for b,c,ok in zip(buckets, counts, balanced):
-        n = ceil_div(max(c.values()), step) if ok and step else 1
-        rows = list(zip(*([x for x in b if x[1].page==p] for p in c))) if n>1 else []
-        out += [_group([x for row in rows[k::n] for x in row]) for k in range(n)] if n>1 else [_group(b)]
-    return tuple(out)
-
-# %% ../nbs/220_kv_cache.ipynb #c018
-NOT_PROMOTED = (((0,0,0), 'Hybrid KV cache manager is disabled but failed to convert the KV cache specs to one unified type.'), ((0,27,0), 'Failed to promote local KV cache specs to one unified type.'))
-
-def _promote(items):
-    "Local attention cached in full, where some layers are full anyway"
-    specs = [s for _,s in items]
-    if _mergeable(specs) or not any(s.kind in FULL_KINDS for s in specs) or not any(s.kind in ('sliding','chunked') for s in specs): return items
-    sizes = {s.block_size for s in specs if s.kind in FULL_KINDS}
-    block = sizes.pop() if len(sizes)==1 else None
-    return [(i, replace(s, kind='full', block_size=block or s.block_size) if s.kind in ('sliding','chunked') else s) for i,s in items]
-
-# %% ../nbs/220_kv_cache.ipynb #a9b04359
-@lru_cache(1024)
-def kv_groups(
-    arch,   # `ModelArch`
-    device, # `Device`
-    engine, # resolved
-)->tuple[KVGroup,...]: # of the whole model, all stages
-    "The groups of a model's layers"
-    items,v = list(layer_specs(arch, device, engine)), engine.vllm_version
-    if engine.disable_hybrid_kv_cache_manager: items = _promote(items)
-    if not items: return ()
-    specs = [s for _,s in items]
-    if _mergeable(specs) or _same_type(specs, v): return (_group(items),)
-    if engine.disable_hybrid_kv_cache_manager and release(v)>=(0,9,0): raise ValueError(at(NOT_PROMOTED, v))
-    if any(s.kind=='window' for s in specs): return packed_groups(items, v)
-    unified = unify_pages(items, v)
-    if unified: return equal_groups(unified, v)
-    full = _promote(items)
-    if release(v)>=(0,22,0) and _same_type([s for _,s in full], v): return (_group(full),)
-    if not serves(arch.architecture, v) and first_release(arch.architecture): raise ValueError(f'vLLM {v} does not know {arch.architecture}; {first_release(arch.architecture)} is the first release that serves it')
-    raise ValueError(f'vLLM {v} cannot give one block size to layers with pages of {", ".join(f"{p:,}" for p in sorted({s.page for s in specs}))} bytes; set disable_hybrid_kv_cache_manager, or use a release from 0.22 on')
-
-# %% ../nbs/220_kv_cache.ipynb #f002
-_KIND_COLOURS = dict(full='GREEN', mla='PURPLE', sliding='SKY', window='SKY', chunked='YELLOW', mamba='ORANGE', cross='RED', indexer='BLUE', mixed='GREY')
-
-def plot_groups(
-    arch,    # `ModelArch`
-    device,  # `Device`
-    engine,  # `Engine`
-    ax=None, # axes to draw on
-):
-    "The layers of a model, and the groups that share its blocks"
-    from vllm_tuner import style
-    groups = kv_groups(arch, device, engine.resolve(arch,device))
-    wide,home = max(g.n_layers*g.page_bytes for g in groups)/1024,{}
-    ax = ax or style.new_axes(7.5, 1.1+.27*len(groups))
-    def cell(y, left, width, kind, text): # one rectangle with a word in it
-        colour = getattr(style, _KIND_COLOURS.get(kind,'GREY'))
-        ax.barh(y, width, left=left, height=.8, color=colour, edgecolor='white', linewidth=.7)
-        ax.text(left+width/2, y-.03, text, ha='center', va='center', fontsize=6.5, color=style.ink(colour))
-    for y,g in enumerate(groups,1):
-        home.update((i,(y,g.kind)) for i in g.layers if i not in home)
-        ends = [sum(g.spec_of(i).page for i in range(n))/1024 for n in range(g.n_layers+1)]
-        for i,a,b in zip(g.layers, ends, ends[1:]): cell(y+.4, a, b-a, g.kind, i if g.n_layers<=32 else '')
-        if ends[-1]<.999*wide: ax.barh(y+.4, wide-ends[-1], left=ends[-1], height=.8, color='none', edgecolor=style.GREY, hatch='////', linewidth=.5)
-    for k,(i,(y,kind)) in enumerate(sorted(home.items())): cell(0, k*wide/len(home), wide/len(home), kind, y if len(home)<=64 else '')
-    ax.set_yticks([0]+[y+1.4 for y in range(len(groups))], ['all layers']+[f'group {y}: {g.n_layers} {g.kind}' for y,g in enumerate(groups,1)]); ax.invert_yaxis()
-    ax.grid(False); ax.tick_params(axis='y', length=0); ax.set(xlabel='KiB of one block', xlim=(0,wide))
-    return ax
+__all__ = ['NULL_BLOCK', 'TOKEN_FIGURE', 'KVPlan', 'stage_block_bytes', 'longest_fit', 'printed_tokens', 'kv_plan', 'held_bytes',
+           'plot_held']
 
 # %% ../nbs/220_kv_cache.ipynb #c022
 @dataclass(frozen=True, slots=True)
@@ -324,7 +163,7 @@ def _v0_plan(arch, device, e, available_bytes):
     avail = _available(available_bytes, e.pipeline_parallel_size)
     items = [(i, replace(s, kind='full', span=0) if s.kind in ('sliding','chunked') else s) for i,s in layer_specs(arch, device, e) if s.kind not in ('mamba','cross')]
     if not items: return KVPlan(1, e.block_size, 0, 0, 0., (), e.max_model_len)
-    g = _group(items)
+    g = group_of(items)
     per_block = tuple(sum(g.spec_of(i).page for i in m) for r in range(e.pipeline_parallel_size) for m in _projected((g,), arch, e, r))
     blocks = e.num_gpu_blocks_override or min(max(0,a)//p for a,p in zip(avail,per_block) if p)
     tokens,each = blocks*g.block_size, ceil_div(e.max_model_len, g.block_size)

@@ -10,7 +10,7 @@ from .defaults import batch_defaults
 from .devices import Device, device, devices
 from .engine import Engine
 from .flags import read_settings
-from .logs import Observed
+from .observed import Observed
 from .units import bytes_of, gib
 from .versions import release
 

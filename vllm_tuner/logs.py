@@ -6,102 +6,17 @@
 from __future__ import annotations
 import re, sys
 from collections import deque
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from .flags import read_command
 from .log_text import ANSI, LONGEST_LINE, open_log, pieces, rejoined, stranger, unwrap, widths_of, writer
+from .observed import Observed
 from .printed_values import read_repr
 from .sentences import AFTER, BEFORE, FACTS, MARKS, NUMBER, REFUSALS, WORDS
-from .style import esc
 from .units import GiB
 from .findings import Finding
 
 # %% auto #0
-__all__ = ['Observed', 'rows', 'parse_log']
-
-# %% ../nbs/515_logs.ipynb #c005
-@dataclass(frozen=True, slots=True)
-class Observed:
-    "What one start of vLLM printed; `None` where it did not"
-    version:str|None=None                  # vLLM's release, as printed
-    version_inferred:str|None=None         # the oldest release that prints such sentences, where none was printed
-    core:str|None=None                     # 'v0' or 'v1' engine
-    model:str|None=None                    # model id or path
-    architecture:str|None=None             # vLLM's model class
-    device_name:str|None=None              # GPU, where a line names it
-    total_gib:float|None=None              # memory of the device as the driver reports it, GiB
-    free_gib:float|None=None               # free when the worker started, GiB
-    utilization:float|None=None            # gpu_memory_utilization in force
-    requested_gib:float|None=None          # the budget, GiB
-    weights_gib:float|None=None            # weights, GiB
-    activation_gib:float|None=None         # activation peak without the graph estimate, GiB
-    printed_peak_gib:float|None=None       # peak of the "Actual usage" line; from 0.27 on it holds the estimate of the graphs, GiB
-    non_torch_gib:float|None=None          # memory outside torch, GiB
-    consumed_gib:float|None=None           # weights and non-torch together (0.27 on), GiB
-    cuda_graph_estimate_gib:float|None=None # what vLLM thought its graphs would take, GiB
-    cuda_graph_gib:float|None=None         # what they took, GiB
-    share_of_graphs:float|None=None        # the estimate as a share of the device, where vLLM says what it is worth
-    estimate_applied:bool|None=None        # the estimate was subtracted from the cache
-    num_graphs:int|None=None               # graphs captured
-    graphs:tuple=()                        # (mode, graphs, largest batch or 0) of each kind of graph
-    graphs_off:bool=False                  # vLLM says that it captures none
-    sampler:str|None=None                  # 'flashinfer' or 'native': what profiles top-k and top-p
-    kv_cache_gib:float|None=None           # available for the cache, GiB
-    kv_tokens:int|None=None                # tokens of the cache as printed
-    num_gpu_blocks:int|None=None           # blocks on the GPU
-    num_cpu_blocks:int|None=None           # blocks in host memory (V0)
-    block_size:int|None=None               # tokens of a block, where printed
-    max_concurrency:float|None=None        # requests of `max_model_len` that fit
-    max_model_len:int|None=None            # tokens of the longest request
-    max_num_batched_tokens:int|None=None   # token budget of a step
-    attention_backend:str|None=None        # kernels
-    compiled:str|None=None                 # 'cold' or 'warm' start of the compiler
-    load_seconds:float|None=None           # loading the weights, s
-    profile_seconds:float|None=None        # profiling, s
-    graph_seconds:float|None=None          # capturing graphs, s
-    init_seconds:float|None=None           # engine initialisation, s
-    estimated_max_model_len:int|None=None  # what a refusal says would fit, tokens
-    ready:bool=False                       # the server came up
-    served:bool=False                      # `vllm serve` ran, not the offline class
-    settings:tuple=()                      # (flag, value) as the user gave them
-    resolved:tuple=()                      # (name, value) of vLLM's config line, defaults filled in
-    env:tuple=()                           # VLLM_* variables set in front of the command
-    ranks:tuple=()                         # (rank, ((field, value), ...)) of each process that printed something
-    errors:tuple[Finding,...]=()           # refusals and crashes
-    contradictions:tuple[str,...]=()       # values printed twice and not equal
-    missing:tuple[str,...]=()              # what a full log would also say
-    notes:tuple[str,...]=()                # what else to know
-    lines:int=0                            # lines read
-    starts:int=1                           # starts found in the file; this is one of them
-
-    def __repr__(self): return '\n'.join(f'{k:<24}{v}' for k,v in rows(self))
-
-    def _repr_html_(self):
-        cells = ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td style="text-align:left">{esc(v)}</td></tr>' for k,v in rows(self))
-        return f'<table>{cells}</table>'
-
-# %% ../nbs/515_logs.ipynb #c006
-_GIB = (('total_gib','device memory'), ('requested_gib','budget'), ('weights_gib','weights'), ('consumed_gib','weights and non-torch'), ('activation_gib','activation peak'), ('printed_peak_gib','activation peak and graph estimate'), ('non_torch_gib','non-torch'),
-        ('cuda_graph_estimate_gib','CUDA graphs, estimate'), ('cuda_graph_gib','CUDA graphs, actual'), ('kv_cache_gib','KV cache'))
-
-# %% ../nbs/515_logs.ipynb #bd56630e
-def rows(
-    o:Observed, # a log's content
-)->list[tuple[str,str]]: # label, text
-    "What a log says as lines for people"
-    spread = lambda k: [v for _,fs in o.ranks for f,v in fs if f==k]
-    many = lambda k: f' (worst of {len(s)} ranks, {min(s):g} to {max(s):g})' if len(s:=spread(k))>1 and max(s)!=min(s) else f' (on {len(s)} ranks)' if len(s)>1 else ''
-    out = [('vLLM', f'{o.version}' if o.version else f'{o.version_inferred} or newer, by its wording' if o.version_inferred else 'unknown release')]
-    out += [(label, str(v)) for label,v in (('model',o.model), ('architecture',o.architecture), ('device',o.device_name)) if v]
-    for k,label in _GIB:
-        if (v:=getattr(o,k)) is None or k=='printed_peak_gib' and o.activation_gib is not None: continue
-        share = f' = {o.utilization:g} of the device' if k=='requested_gib' and o.utilization else ''
-        out.append((label, f'{v:.2f} GiB{share}{many(k)}'))
-    if o.kv_tokens is not None: out.append(('KV cache tokens', f'{o.kv_tokens:,}'))
-    if o.num_gpu_blocks is not None: out.append(('KV cache blocks', f'{o.num_gpu_blocks:,}'))
-    if o.max_concurrency is not None: out.append(('concurrency', f'{o.max_concurrency:.2f}x' + (f' at {o.max_model_len:,} tokens' if o.max_model_len else '')))
-    if o.settings: out.append(('flags', ' '.join(f'{k}={v}' for k,v in o.settings)[:300]))
-    out += [(f.level, f'{f.what}' + (f' ({f.hint})' if f.hint else '')) for f in o.errors]
-    return out + [('contradiction',c) for c in o.contradictions] + ([('not in this log',', '.join(o.missing))] if o.missing else []) + [('note',n) for n in o.notes]
+__all__ = ['parse_log']
 
 # %% ../nbs/515_logs.ipynb #c008
 _PROGRESS = frozenset(('Model loading took','KV cache size','KV cache mem','KV Cache is',' blocks','Error','Application startup complete'))  # anchors of a start that got somewhere

@@ -12,7 +12,8 @@ from .engine import AutotuningParameters
 from .inference import implied
 from .log_flags import device_of, engine_of
 from .layers import ModelArch
-from .logs import Observed, parse_log
+from .logs import parse_log
+from .observed import Observed
 from .models import arch as _arch
 from .units import bytes_of, gib
 

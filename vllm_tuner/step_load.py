@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from .engine import attentions, model_backends
-from .kv_specs import head_bytes, indexer_bytes, latent_bytes, state_bytes
+from .cache_bytes import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
 from .quant import Layout, Matrix, online, stored
 from .versions import release

@@ -12,7 +12,8 @@ from .calibration import fit
 from .candidates import Candidate, candidate
 from .engine import Engine
 from .goals import SLO, figure, slo_of
-from .logs import Observed, parse_log
+from .logs import parse_log
+from .observed import Observed
 from .observations import Observation
 from .optimizer import ENGINE, Plan, search
 from .screen import PARAMS
