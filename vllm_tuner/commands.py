@@ -217,7 +217,7 @@ def log(a:Ask)->Answer:
 # %% ../nbs/660_commands.ipynb #c016
 def _printed(names, seen, why='the log does not name its model; with --model MODEL it is set beside the prediction')->Answer:
     "Logs without a prediction: what they say, and what is missing for one"
-    from vllm_tuner.logs import rows
+    from vllm_tuner.observed import rows
     blocks = tuple(Table(n, ('',)*2, tuple(rows(o)), align='ll') for n,o in zip(names,seen))
     return Answer(Page('What vLLM printed', (*blocks, Notes('', (('note',why,''),)))), plain(seen), int(any(o.errors for o in seen)))
 
