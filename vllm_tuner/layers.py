@@ -67,6 +67,7 @@ class Indexer:
     topk:int         # tokens attended to
     owns:bool=True   # `False` where the layer reuses the choice of an earlier layer
 
+# %% ../nbs/100_layers.ipynb #ad7e156c
 @dataclass(frozen=True, slots=True)
 class MLA:
     "Multi-head latent attention: the cache holds one vector of `kv_lora_rank + qk_rope_head_dim` per token"
@@ -91,6 +92,7 @@ class MLA:
         "What one token caches"
         return self.kv_lora_rank + self.qk_rope_head_dim
 
+# %% ../nbs/100_layers.ipynb #87d2fad2
 @dataclass(frozen=True, slots=True)
 class CrossAttention:
     "Attention of a decoder layer to an encoder's output (Whisper, Mllama); its cache holds the encoder's tokens"
@@ -123,6 +125,7 @@ class Mamba:
     beside:Attention|None=None  # attention that runs beside it in the same layer (Falcon-H1)
     extra:int=0            # further parameters on every rank
 
+# %% ../nbs/100_layers.ipynb #8143d59b
 @dataclass(frozen=True, slots=True)
 class LinearAttention:
     "Gated linear attention or short convolution"
@@ -152,6 +155,7 @@ class Dense:
     bias:bool=False        # its projections have a bias
     extra:int=0            # further parameters on every rank
 
+# %% ../nbs/100_layers.ipynb #bb3b8dc5
 @dataclass(frozen=True, slots=True)
 class MoE:
     "A mixture of experts: a router sends each token to `topk` of `experts`"
@@ -188,6 +192,7 @@ class Layers:
     divided:int=0        # further parameters that tensor-parallel ranks divide
     reused:bool=False    # a second pass through an earlier layer: computed and cached again, but no parameters
 
+# %% ../nbs/100_layers.ipynb #806ff6a8
 @dataclass(frozen=True, slots=True)
 class Tower:
     "An encoder beside the language model: vision, audio; loaded with it and run in the profiling pass"
@@ -273,6 +278,7 @@ def _attention_params(a, H):
     norm = {'':0, 'head':a.head_dim+(a.head_dim if kv else 0)}.get(a.qk_norm, q+kv)*(1+a.qk_norm_bias)
     return (a.latent_q or H)*q + low + H*(kv+v+out*(1+a.gate)) + a.bias*(q+kv+v) + a.out_bias*H + norm + a.sinks*a.heads + a.extra
 
+# %% ../nbs/100_layers.ipynb #47bf470b
 def _mla_params(m, H):
     n,qk,r = m.heads,m.qk_nope_head_dim+m.qk_rope_head_dim,m.q_lora_rank
     q = H*r + r + r*n*qk if r else H*n*qk
@@ -296,6 +302,7 @@ def _mamba_params(m, H):
     rows = i+conv+m.heads
     return rows*H + conv*(m.conv+m.conv_bias) + 3*m.heads + H*i + m.norms + bias + m.bias*rows + m.extra + (_attention_params(m.beside,H) if m.beside else 0)
 
+# %% ../nbs/100_layers.ipynb #183ef8df
 def _linear_params(m, H):
     k,v,r = m.k_heads*m.k_dim,m.v_heads*m.v_dim,m.gate_rank
     if m.kind=='shortconv': return k*(3*H+m.conv) + k*H + m.conv_bias*k + m.bias*(3*k+H) + m.extra
@@ -305,6 +312,7 @@ def _linear_params(m, H):
     gates = (H+k)*r + (H*v if m.full_gate else (H+v)*r) if r else H*(k+v)
     return H*(2*k+v) + conv + gates + H*m.v_heads + k + m.v_heads + m.v_dim + v*H + m.extra
 
+# %% ../nbs/100_layers.ipynb #5779f865
 def mixer_params(
     m:Mixer, # the mixer
     H:int,   # width of the residual stream
@@ -333,6 +341,7 @@ def ffn_params(
     shared = _dense_params(f.shared,f.gated,f.shared_bias,H)+f.shared_gate*H if f.shared else 0
     return routed + shared + f.extra + (ffn_params(f.dense,H) if f.dense else 0)
 
+# %% ../nbs/100_layers.ipynb #bb19a455
 def layers_params(
     g:Layers, # layers of one shape
     H:int,    # width of the residual stream

@@ -69,6 +69,7 @@ def _body(l, m):
 
 def _groups(l, m): return m.in_//l.cols if l.cols and m.in_>=l.cols else 1  # groups along the columns of one row
 
+# %% ../nbs/105_quant.ipynb #7a56c94d
 def refined(
     l:Layout, # blocks of weights
     m:Matrix, # a matrix of routed experts
@@ -81,6 +82,7 @@ def refined(
     side = gcd(l.rows, l.cols, i, wide)
     return replace(l, rows=side, cols=side) if l.rows>1 and (i%l.rows or sliced and i%l.cols) and side>=32 else l
 
+# %% ../nbs/105_quant.ipynb #d000601b
 def _scales(l, m, b):
     "What scales the numbers back"
     if l.form in ('bnb','gguf'): return 0  # within the numbers, or made after loading
@@ -213,6 +215,7 @@ def _block(v, default=(128,128)):
     if isinstance(v,(list,tuple)) and len(v)==2 and all(isinstance(x,int) and 0<x<=2**16 for x in v): return tuple(v)
     raise ValueError(f'a block of weights is {str(v)[:40]!r} in quantization_config but must be two whole numbers such as [128, 128]')
 
+# %% ../nbs/105_quant.ipynb #696f73e0
 def _list(c, *keys):
     v = next((c[k] for k in keys if c.get(k)), [])
     if isinstance(v,str): v = [v]
@@ -227,7 +230,6 @@ def _safe(pattern):
 
 # %% ../nbs/105_quant.ipynb #c024
 def _awq(c):
-    if str(c.get('backend','')).lower()=='llm-awq' or c.get('version')=='gemv_fast': pass
     bits = _int(c,'bits','w_bit',default=4)
     l = Layout('awq', bits, 1, max(0,_int(c,'group_size','q_group_size',default=128)), 0, zeros=bits, weight_only=True)  # zero points are allocated whether or not they are used
     return Quant('awq', l, l, head=l if c.get('lm_head') else None, rules=_rules('part',_list(c,'modules_to_not_convert')))
@@ -254,6 +256,7 @@ def _fbgemm(c):
 
 def _mxfp4(c): return Quant('mxfp4', None, Layout('mxfp4', 4, 1, 32, 1, weight_only=True))
 
+# %% ../nbs/105_quant.ipynb #65859e0d
 def _bnb(c):
     l = Layout('bnb', 4, weight_only=True) if c.get('load_in_4bit',True) and not c.get('load_in_8bit') else Layout('int8', 8, 1)
     return Quant('bitsandbytes', l, l, rules=_rules('part',_list(c,'llm_int8_skip_modules')))
@@ -279,6 +282,7 @@ def _ct_layout(g, form=''):
     if a and bits==8 and 'pack' not in form: return Layout('int8',8,rows,0,static=static)
     return Layout('packed',bits,1,cols,0,zeros=0 if w.get('symmetric',True) else bits,weight_only=True)
 
+# %% ../nbs/105_quant.ipynb #8ccd75e7
 def _named(texts, layout=None): return tuple(('re',_safe(t[3:]),layout) if t.startswith('re:') else ('exact',t,layout) for t in texts)
 
 def _ct(c):
@@ -324,17 +328,19 @@ def _quark(c):
     l = _quark_layout(_dict(c,'global_quant_config'))
     return Quant('quark', l, l, rules=rules, kv_scales=True)
 
+# %% ../nbs/105_quant.ipynb #eae99322
 def _torchao(c):
     kind = str(c.get('quant_type') or '').lower()
     l = Layout('fp8',8,1) if 'float8' in kind else Layout('packed',4,1,128,0) if 'int4' in kind else Layout('int8',8,1)
     return Quant('torchao', l, None, rules=_rules('part',_list(c,'modules_to_not_convert')))
 
+# %% ../nbs/105_quant.ipynb #15fc56f7
 _GGUF = {'Q8_0':8.5, 'Q6_K':6.5625, 'Q5_K':5.5, 'Q5_0':5.5, 'Q5_1':6, 'Q4_K_M':4.85, 'Q4_K_S':4.58, 'Q4_K':4.5, 'Q4_0':4.5, 'Q4_1':5, 'Q3_K_M':3.91, 'Q3_K':3.44, 'Q2_K':2.96, 'IQ4_XS':4.25, 'IQ4_NL':4.5, 'IQ3':3.44, 'IQ2':2.5, 'F16':16, 'BF16':16}
 
 def _gguf(c):
     "llama.cpp's files: bits per weight by the name of the mixture, scales included; the embedding is quantised, too"
     name = str(c.get('type') or c.get('gguf_type') or 'Q4_K_M').upper()
-    l = Layout('gguf', next((b for k,b in _GGUF.items() if name.startswith(k)), 4.85), weight_only=True)
+    l = Layout('gguf', next((b for k,b in _GGUF.items() if name.startswith(k)), _GGUF['Q4_K_M']), weight_only=True)
     return Quant('gguf', l, l, l, l)
 
 def _experts_int8(c): return Quant('experts_int8', None, Layout('int8',8,1))
