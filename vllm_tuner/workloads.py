@@ -143,6 +143,7 @@ def _summary(values, name, most=64):
     if len(u)<=most: return Distribution.from_counts({float(x):int(k) for x,k in zip(u,n)}, name)
     return Distribution.from_counts((max(1,round(float(part.mean()))) for part in np.array_split(v,most)), name)
 
+# %% ../nbs/320_workloads.ipynb #7ca91f61
 def of_trace(
     t:Trace, # recorded requests
     **kw,    # fields of `WorkloadProfile` that replace the trace's
@@ -165,6 +166,7 @@ def from_trace(
     "A workload from recorded requests: Azure, BurstGPT, Mooncake, ShareGPT, Splitwise, Vidur, benchmark results, plain tables"
     return of_trace(source if isinstance(source,Trace) else read_trace(source, columns, unit, tokenizer, benchmark, progress), **kw)
 
+# %% ../nbs/320_workloads.ipynb #e04c9325
 def from_metrics(
     source,             # URL of a server, path of a saved page, its text, or `Metrics`
     later=None,         # a second page, written later
@@ -198,6 +200,7 @@ class Requests:
 
     def __len__(self): return len(self.arrival)
 
+# %% ../nbs/320_workloads.ipynb #82db8cd0
 def mean_rate(
     arrival,      # seconds, ascending
 )->float|None:    # requests per second, `None` when all came at once
@@ -214,18 +217,24 @@ def _arrivals(w, n, rng):
     t = np.repeat(np.cumsum(gap)-gap[0], size[:groups])[:n]
     return t*(mean_rate(t)/w.requests_per_second) if t[-1]>0 else t
 
+# %% ../nbs/320_workloads.ipynb #6deb7842
+def _found(w, i):
+    "Tokens of each prompt in the cache: the common beginning but for the first request, or a share; never the whole prompt"
+    return np.minimum(i-1, np.maximum(np.minimum(w.prefix_tokens, i-1)*(np.arange(len(i))>0), (w.prefix_hit_rate*i).astype(np.int64)))
+
 def _replay(w, n, rng):
     "The first `n` recorded requests, begun anew where there are fewer, at the profile's rate"
     t,k = w.trace,np.arange(n)%len(w.trace)
     i,o = t.input[k].astype(np.int64),t.output[k].astype(np.int64)
-    hit = t.cached[k] if t.cached is not None and n<=len(t) else t.cached[k] if t.cached is not None else np.maximum(np.minimum(w.prefix_tokens,i-1)*(np.arange(n)>0), (w.prefix_hit_rate*i).astype(np.int64))
+    hit = np.minimum(t.cached[k], i-1) if t.cached is not None else _found(w, i)
     if t.arrival is None or w.requests_per_second is None: when = _arrivals(w, n, rng)
     else:
         lap = t.duration+(t.duration/max(1,len(t)-1))
         when = (t.arrival[k]+lap*(np.arange(n)//len(t)))*((t.requests_per_second or w.requests_per_second)/w.requests_per_second)
     part = dict(blocks=t.blocks[:t.offsets[n]], offsets=t.offsets[:n+1], block_size=t.block_size) if t.blocks is not None and n<=len(t) else {}
-    return Requests(when, i, o, np.minimum(hit, i-1), w.max_concurrency, **part)
+    return Requests(when, i, o, hit, w.max_concurrency, **part)
 
+# %% ../nbs/320_workloads.ipynb #20d6ceb4
 def _jittered(w, length, rng):
     "Answers of a closed loop, each a little shorter or longer, with the same mean"
     if w.max_concurrency is None or w.requests_per_second is not None: return length
@@ -242,8 +251,7 @@ def requests(
     rng = np.random.default_rng(seed)
     if w.trace is not None and len(w.trace): return _replay(w, n, rng)
     i,o = w.input_length_distribution.sample(n,rng).astype(np.int64), w.output_length_distribution.sample(n,rng).astype(np.int64)
-    hit = np.maximum(np.minimum(w.prefix_tokens, i-1)*(np.arange(n)>0), (w.prefix_hit_rate*i).astype(np.int64))
-    return Requests(_arrivals(w,n,rng), i, _jittered(w,o,rng), np.minimum(hit, i-1), w.max_concurrency)
+    return Requests(_arrivals(w,n,rng), i, _jittered(w,o,rng), _found(w,i), w.max_concurrency)
 
 WorkloadProfile.requests = requests
 
@@ -258,6 +266,7 @@ def in_flight(
     k = np.lexsort((step,t))
     return t[k], np.cumsum(step[k])
 
+# %% ../nbs/320_workloads.ipynb #1757fe7e
 def plot_workload(
     w:WorkloadProfile, # what to draw
     seed:int=0,        # of the random numbers
