@@ -22,6 +22,7 @@ from .serving import predict
 from .simulation import simulate
 from .validation import check
 from .frontier import nondominated
+from .reasons import briefly
 from .layouts import layouts
 
 # %% auto #0
@@ -37,7 +38,7 @@ def workload_controls()->tuple[Control,...]:
     return (own['model'], own['gpu'], own['tensor_parallel_size'], own['max_num_seqs'], own['max_num_batched_tokens'], own['kv_cache_dtype'],
             Control('input_len','Prompt','steps','1024', steps(2**k for k in range(4,17)), 'Mean prompt, tokens; lengths spread evenly from half to one and a half times this'),
             Control('output_len','Answer','steps','256', steps(2**k for k in range(3,14)), 'Mean answer, tokens'),
-            Control('rate','Requests per second','steps','8', steps((.1,.2,.5,1,2,3,4,6,8,12,16,24,32,48,64,96,128)), 'Arrival rate'),
+            Control('rate','Arrivals per second','steps','8', steps((.1,.2,.5,1,2,3,4,6,8,12,16,24,32,48,64,96,128)), 'Arrival rate'),
             Control('ttft','Limit: first token','steps','1000', steps((100,200,300,500,1000,2000,5000,10000)), 'Milliseconds to the first token, at the 90th percentile'),
             Control('tpot','Limit: next token','steps','50', steps((10,15,20,25,30,40,50,75,100,200)), 'Milliseconds per token after the first, at the 90th percentile'))
 
@@ -52,9 +53,9 @@ def _most(a, d, e, lengths, limits=(None,None)):
 
 @lru_cache(256)
 def _curve(a, d, e, lengths):
-    "Predictions at shares of the highest rate and a little above it"
+    "Predictions at shares of the highest rate; above it the queue grows, and a latency says only how long one has watched"
     top,state = _most(a,d,e,lengths),dict(zip(('input_len','output_len'), lengths))
-    return [(top*f, predict(a,d,e,_asked(state,top*f))) for f in (.05,.3,.5,.7,.85,.95,1.,1.1)] if top>0 else []
+    return [(top*f, predict(a,d,e,_asked(state,top*f))) for f in (.05,.3,.5,.7,.85,.95,1.)] if top>0 else []
 
 def _late(points, name, label, colour):
     "A 90th percentile over the rate, inside the range that 80 % of cases keep to"
@@ -107,6 +108,12 @@ def _layouts(model, machine, n, lengths, rate, objective, limits):
     w = _asked(state, rate)
     return layouts(arch(model), [(node(machine),n)], w, objective=objective, slo=dict(zip(('ttft_ms.p90','tpot_ms.p90'),limits)))
 
+def _axis(good):
+    "What layouts differ in besides their time per token: cost, else throughput, else the first token; with the direction that is better"
+    apart = lambda f: all(f(l) is not None for l in good) and max(map(f,good))>1.02*min(map(f,good))
+    kinds = ((-1,'$ per million output tokens',lambda l: l.cost), (1,'output tokens per second',lambda l: l.throughput))
+    return next((k for k in kinds if apart(k[2])), (-1,'ms to the first token, p90',lambda l: l.prediction.ttft_ms.p90))
+
 def cluster_view(
     **state, # setting -> text, see `cluster_controls`
 )->str:      # HTML
@@ -115,17 +122,17 @@ def cluster_view(
     found = _layouts(state['model'].strip(), state['node'], int(state['nodes']), (state['input_len'],state['output_len']), real(state['rate'],'rate',1e-3), state['objective'], tuple(real(state[k],k,1e-3) for k in ('ttft','tpot')))
     good = [l for l in found if l.prediction is not None and not l.refused]
     if not good: return headline('No layout works') + ''.join(message(f'{l.name}: {l.refused}') for l in found[:6])
-    priced = all(l.cost is not None for l in good)
-    at = lambda l: (l.cost if priced else l.throughput, l.prediction.tpot_ms.mean)
-    edge = [good[i] for i in nondominated([-l.cost if priced else l.throughput for l in good], [-l.prediction.tpot_ms.mean for l in good])]
+    sign,axis,x = _axis(good)
+    at = lambda l: (x(l), l.prediction.tpot_ms.mean)
+    edge = [good[i] for i in nondominated([sign*x(l) for l in good], [-l.prediction.tpot_ms.mean for l in good])]
     best = good[0]
     title = f'{best.name} on {best.nodes} x {best.node.name}: {best.throughput:,.0f} tokens per second, {best.prediction.tpot_ms.mean:,.1f} ms per token' + (f', ${best.cost:,.2f} per million tokens' if best.cost is not None else '') + ('' if best.sound else '; it breaks a limit, as all others do')
     kinds = (('on the edge',GREEN,edge), ('beaten in both',BLUE,[l for l in good if l.sound and l not in edge]), ('beaten, and break a limit',GREY,[l for l in good if not l.sound and l not in edge]))
-    chart = lines([(name,*zip(*map(at,ls)),colour) for name,colour,ls in kinds if ls], '$ per million output tokens' if priced else 'output tokens per second', 'ms per token', 'layouts: time per token against cost', dots=True, height=240, marks=(('best',at(best)[0]),))
+    chart = lines([(name,*zip(*map(at,ls)),colour) for name,colour,ls in kinds if ls], axis, 'ms per token', f'layouts: time per token against {axis}', dots=True, height=240, marks=(('best',at(best)[0]),))
     head = ('layout','tokens/s','ms per token','first token, ms','GPUs idle','$ per million')
     rows = [head, *((l.name, f'{l.throughput:,.0f}', f'{l.prediction.tpot_ms.mean:,.1f}', f'{l.prediction.ttft_ms.p90:,.0f}', f'{l.idle}', '-' if l.cost is None else f'{l.cost:,.2f}') for l in good[:10])]
-    out = [l for l in found if l.refused][:5]
-    return headline(title) + chart + grid(rows) + ('<p style="font-size:.85em">Left out: ' + esc('; '.join(f'{l.name}: {l.refused[:120]}' for l in out)) + '</p>' if out else '') + command(serve_line(state['model'], best.engine))
+    out = [l for l in found if l.refused]
+    return headline(title) + chart + grid(rows) + ('<p style="font-size:.85em">Cannot be: ' + esc('; '.join(f"{', '.join(l.name for l in out if briefly(l.refused)==why)}: {why}" for why in dict.fromkeys(briefly(l.refused) for l in out))) + '</p>' if out else '') + command(serve_line(state['model'], best.engine))
 
 # %% ../nbs/650_explorers.ipynb #c012
 def widget(
@@ -133,7 +140,7 @@ def widget(
 ):             # an ipywidget with a text value
     "The widget of one setting"
     common = dict(description=c.label, tooltip=c.help, style={'description_width':'9.5em'}, layout=W.Layout(width='26em'))
-    if c.kind=='model': return W.Combobox(value=c.value, options=[v for _,v in c.options], continuous_update=False, **common)
+    if c.kind=='model': return W.Combobox(value=c.value, options=[v for _,v in c.options], continuous_update=False, **common|dict(layout=W.Layout(width='36em')))
     if c.kind=='choice': return W.Dropdown(value=c.value, options=list(c.options), **common)
     if c.kind=='steps': return W.SelectionSlider(value=c.value, options=list(c.options), continuous_update=True, **common)
     return W.Textarea(value=c.value, rows=8, continuous_update=False, description=c.label, style=common['style'], layout=W.Layout(width='100%'))
@@ -162,7 +169,7 @@ class Explorer(W.VBox):
         "The state changed: widgets and picture follow"
         for k,v in self.state.items():
             if k in self.controls and self.controls[k].value!=v: _put(self.controls[k], v)
-        self.picture.value = safe(self.view, **self.state)
+        self.picture.value = f'<div style="line-height:1.5">{safe(self.view, **self.state)}</div>'  # a widget's own lines are as high as a slider
 
     def _repr_mimebundle_(self, **kw):
         data = super()._repr_mimebundle_(**kw)
