@@ -38,7 +38,7 @@ def workload_controls()->tuple[Control,...]:
     return (own['model'], own['gpu'], own['tensor_parallel_size'], own['max_num_seqs'], own['max_num_batched_tokens'], own['kv_cache_dtype'],
             Control('input_len','Prompt','steps','1024', steps(2**k for k in range(4,17)), 'Mean prompt, tokens; lengths spread evenly from half to one and a half times this'),
             Control('output_len','Answer','steps','256', steps(2**k for k in range(3,14)), 'Mean answer, tokens'),
-            Control('rate','Arrivals per second','steps','8', steps((.1,.2,.5,1,2,3,4,6,8,12,16,24,32,48,64,96,128)), 'Arrival rate'),
+            Control('rate','Arrivals/s','steps','8', steps((.1,.2,.5,1,2,3,4,6,8,12,16,24,32,48,64,96,128)), 'Arrival rate'),
             Control('ttft','Limit: first token','steps','1000', steps((100,200,300,500,1000,2000,5000,10000)), 'Milliseconds to the first token, at the 90th percentile'),
             Control('tpot','Limit: next token','steps','50', steps((10,15,20,25,30,40,50,75,100,200)), 'Milliseconds per token after the first, at the 90th percentile'))
 
