@@ -2,7 +2,8 @@
 
     python tools/distil_architectures.py ask WHEEL jobs.jsonl          # default configs as jobs for tools/vllm_oracle; transformers' counts beside them
     python -m vllm_oracle.build ... --jobs jobs.jsonl --out answers.jsonl
-    python tools/distil_architectures.py keep WHEEL jobs.jsonl[,more.jsonl] answers.jsonl[,more.jsonl]   # writes nbs/accuracy/architectures.json.gz
+    python tools/distil_architectures.py vary WHEEL varied.jsonl [K N]  # every key of every class changed, one at a time, and counted by transformers; every N-th class from the K-th on
+    python tools/distil_architectures.py keep WHEEL jobs.jsonl[,more.jsonl] answers.jsonl[,more.jsonl] [varied.jsonl[,more.jsonl]]   # writes nbs/accuracy/architectures.json.gz
 
 WHEEL is an unpacked vLLM wheel. Further jobs may be written by hand: `{"model": name, "config_json": {...}, "cases": [{"tp": 1, "pp": 1, "max_model_len": 512}, ...], "source": "..."}`.
 """
@@ -46,10 +47,59 @@ def ask(wheel, out):
             f.write(json.dumps(job, default=str)+'\n')
 
 
+def other(key, v):
+    "Values that a key might have instead"
+    if isinstance(v,bool): return [not v]
+    if isinstance(v,int): return [v+1] if v in (0,1) else [2*v,v//2] if v<10**5 else []
+    if v is None: return [2,64,True]
+    return [2*v] if isinstance(v,float) and re.search('mult|ratio|expand', key) else []
+
+
+NO_SHAPE = re.compile(r'token|eps$|dropout|init|return_|output_|use_cache|theta|is_decoder|is_encoder|pruned|torchscript|id2|label|_coef|temperature|clamp|prefix|dtype|model_type|version|vocab_size|_name|max_pos|cross_att|gradient|attn_impl|scaling_factor|soft_?cap|loss|bos|eos|pad_|logit|architectures')
+
+
+def uneven(c):
+    "Query heads that cannot share their key/value heads: transformers builds them, nobody can run them"
+    n,kv = c.get('num_attention_heads'),c.get('num_key_value_heads')
+    return isinstance(n,int) and isinstance(kv,int) and kv and n%kv
+
+
+def vary(wheel, out, k=0, n=1):
+    import signal, torch, transformers
+    def stop(*_): raise TimeoutError
+    signal.signal(signal.SIGALRM, stop)
+    def built(cls, config):
+        signal.alarm(25)
+        try:
+            c = cls.config_class(**{k:v for k,v in config.items() if k not in ('model_type','transformers_version','architectures')})
+            with torch.device('meta'): m = cls(c)
+            try: m.tie_weights()
+            except Exception: pass
+            return c, sum(p.numel() for p in {id(p): p for p in m.parameters()}.values())
+        finally: signal.alarm(0)
+    with open(out, 'w') as f:
+        for name in registry(wheel)[int(k)::int(n)]:
+            cls,rows = getattr(transformers, name, None),[]
+            try: base = cls.config_class().to_dict(); c,params = built(cls, base); short = bare(json.loads(json.dumps(c.to_diff_dict(), default=str)))
+            except Exception: continue
+            parts = [('',base)]+[(s,base[s]) for s in getattr(cls.config_class, 'sub_configs', None) or {} if isinstance(base.get(s),dict)]
+            for part,keys in parts:
+                for key,v in keys.items():
+                    for new in () if NO_SHAPE.search(key) else other(key, v):
+                        changed = {**keys, key:new}
+                        if uneven(changed): continue
+                        try: c,count = built(cls, changed if not part else {**base, part:changed})
+                        except Exception: continue
+                        if count==params: continue
+                        d = bare(json.loads(json.dumps(c.to_diff_dict(), default=str)))
+                        rows.append([part+'/'*bool(part)+key, new, {k:d.get(k,'-') for k in {**d,**short} if d.get(k)!=short.get(k)}, count])
+            f.write(json.dumps(dict(name=name, model_type=base['model_type'], config=short, params=params, varied=rows))+'\n'); f.flush()
+
+
 def bare(v): return {k: bare(x) for k,x in v.items() if k not in DULL and x is not None} if isinstance(v, dict) else v
 
 
-def keep(wheel, jobs, answers):
+def keep(wheel, jobs, answers, varied=''):
     said = {}
     for a in (json.loads(l) for f in answers.split(',') for l in open(f)):
         if a.get('workers'): said[a['model'], a['case']['tp']] = sum(a['workers'][0]['as_loaded_bytes'].values())
@@ -60,8 +110,8 @@ def keep(wheel, jobs, answers):
         if row['params'] or row['vllm']: rows.append(row)
     out = ROOT/'nbs/accuracy/architectures.json.gz'
     about = 'Default configurations of transformers and configs of public checkpoints; parameters by transformers on the meta device, bytes of one rank as vLLM 0.33 builds its class (tools/vllm_oracle); written by tools/distil_architectures.py'
-    out.write_bytes(gzip.compress(json.dumps(dict(about=about, registry=registry(wheel), rows=rows), separators=(',',':')).encode(), mtime=0))
+    out.write_bytes(gzip.compress(json.dumps(dict(about=about, registry=registry(wheel), rows=rows, varied=[json.loads(l) for f in varied.split(',') if f for l in open(f)]), separators=(',',':')).encode(), mtime=0))
     print(len(rows), 'rows,', out.stat().st_size, 'bytes')
 
 
-if __name__=='__main__': {'ask': ask, 'keep': keep}[sys.argv[1]](*sys.argv[2:])
+if __name__=='__main__': {'ask': ask, 'vary': vary, 'keep': keep}[sys.argv[1]](*sys.argv[2:])

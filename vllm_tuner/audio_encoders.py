@@ -105,6 +105,37 @@ def _phi4_audio(c, H, top):
     return tower('audio', shape, (0,n*layer), stem + 1000*(c.int('attention_heads') or 16) + 2*mels + 2*mlp(E,H,H), tokens=375, patches=375)
 
 # %% ../nbs/125_audio_encoders.ipynb #a3d5f992
+def _parakeet(c, H, top):
+    "Parakeet: conformers with relative positions behind convolutions that shrink time eightfold (`cohere_asr.py`, `parakeet.py`)"
+    n,E,I,*_ = facts(c)
+    C,f,k,s = c.int('subsampling_conv_channels') or 256,c.int('subsampling_factor') or 8,c.int('conv_kernel_size') or 9,c.int('subsampling_conv_kernel_size') or 3
+    b,cb = c('attention_bias') is not False,c('convolution_bias') is not False
+    stages = (f.bit_length()-2)*(C*s*s+C + C*C+C)
+    stem = C*s*s+C + stages + C*((c.int('num_mel_bins') or 80)//f)*E + E
+    attn = 5*E*E + 4*E*b + 2*E
+    conv = 2*E*E + k*E + E*E + 4*E*cb + 2*E
+    layer = 2*(2*E*I + (I+E)*b) + attn + conv + 10*E
+    return tower('audio', c, (0,n*layer), stem + mlp(E,H), tokens=375, patches=375)
+
+def _tokenizer(c, H, out):
+    "One of VibeVoice's two tokenizers of sound: stages of convolutions, each twice as wide and a few times as short as the last, and its projector"
+    F,e,k,depths,ratios = c.int('num_filters') or 32,c.int('ffn_expansion') or 4,c.int('kernel_size') or 7,c.seq('depths') or (3,)*6+(8,),c.seq('downsampling_ratios') or (2,2,4,5,5,8)
+    wide = [F*2**i for i in range(len(depths))]
+    blocks = sum(n*(4*d + 2*e*d*d + (e+1)*d + (k+1)*d) for n,d in zip(depths,wide))
+    shrink = sum(2*r*a*b + b for r,a,b in zip(ratios,wide,wide[1:]))
+    return k*F+F + blocks + shrink + k*wide[-1]*out+out + mlp(out,H,H) + H
+
+def _vibevoice(c, H, top):
+    "What was said and how it sounds, by one tokenizer each (transformers serves it: `vibevoice_asr`)"
+    parts = [Reader(top.get(f'{k}_tokenizer_encoder_config') if isinstance(top.get(f'{k}_tokenizer_encoder_config'),dict) else {}, 'vibevoice_acoustic_tokenizer_encoder', f'{k}_') for k in ('acoustic','semantic')]
+    total = sum(_tokenizer(p, H, p.config.get('hidden_size') or d) for p,d in zip(parts,(64,128)))
+    return tower('audio', Reader(dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=8, num_attention_heads=16)), (0,0), total, tokens=225, patches=225)  # 7.5 tokens a second
+
+def _mel_table(c, H, top):
+    "Inkling: a row per band of the spectrum and loudness, added up (`inkling/common/towers.py`)"
+    shape = Reader(dict(hidden_size=H, intermediate_size=4*H, num_hidden_layers=1, num_attention_heads=16))
+    return tower('audio', shape, (0,0), (c.int('n_mel_bins') or 80)*(c.int('mel_vocab_size') or 256)*H + H, tokens=375, patches=375)
+
 def _granite_speech(c, H, top):
     "Granite-Speech: conformers with relative positions, a Q-Former over windows of frames (`granite_speech.py`)"
     n,E,k = c.int('num_layers') or 10,c.int('hidden_dim') or 1024,c.int('conv_kernel_size') or 15
@@ -121,4 +152,4 @@ def _granite_speech(c, H, top):
 # %% ../nbs/125_audio_encoders.ipynb #c010
 AUDIO = {'minicpmo':_flamingo, 'ultravox':_ultravox, 'kimi_audio':_kimi_audio, 'phi4mm_audio':_phi4_audio, 'voxtral_encoder':_voxtral, 'qwen2_audio_encoder':qwen2_audio, 'whisper':qwen2_audio, 'glmasr_encoder':_glm_asr, 'qwen2_5_omni_audio_encoder':_omni_audio,
     'qwen3_omni_moe_audio_encoder':_qwen3_audio, 'qwen3_asr_encoder':_qwen3_audio, 'qwen3_asr_audio_encoder':_qwen3_audio, 'qwen3_asr':_qwen3_audio, 'gemma3n_audio':_conformer, 'gemma4_audio':_conformer, 'audioflamingo3_encoder':_flamingo,
-    'musicflamingo_encoder':_flamingo, 'granite_speech_encoder':_granite_speech, 'granite_speech_plus_encoder':_granite_speech, 'moss_transcribe_diarize_audio':_moss}
+    'musicflamingo_encoder':_flamingo, 'granite_speech_encoder':_granite_speech, 'granite_speech_plus_encoder':_granite_speech, 'moss_transcribe_diarize_audio':_moss, 'parakeet_encoder':_parakeet, 'vibevoice_asr':_vibevoice, 'inkling_audio':_mel_table, 'cohere_asr':_parakeet}

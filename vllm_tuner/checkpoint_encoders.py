@@ -113,5 +113,6 @@ def described(
     if isinstance(v,dict): return {'vision_config':{**(v.get('backbone_config') or {}), 'model_type':'aimv2'}}
     a = top.get('audio_processor')
     if name=='phi4mm': return {'vision_config':{'model_type':'phi4mm'}, **({'audio_config':{**(a.get('config') or {}), 'model_type':'phi4mm_audio'}} if isinstance(a,dict) else {})}
+    if name=='vibevoice_asr': return {'audio_config':{'model_type':name}}
     if name=='kimi_audio': return {'audio_config':{'model_type':'kimi_audio'}}
     return {'vision_config':{'model_type':name}} if name in ('molmo','openvla') and not isinstance(top.get('vision_config'),dict) else {}

@@ -17,6 +17,7 @@ qwen qwen2 qwen2_5 qwen2_moe dream: qkv no_o
 mimo: qkv no_o
 deepseek_v4: sinks hc
 whisper: ln tied nope
+cohere_asr: ln nope enorm pos hbias
 qwen3 qwen3_moe hunyuan_v1_dense hunyuan_v1_moe smallthinker afm: qk
 qwen3_next qwen3_5 qwen3_5_moe qwen4_exp: qk gate
 gemma: tied

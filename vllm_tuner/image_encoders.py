@@ -261,6 +261,12 @@ def _glm_ocr(c, H, top):
     inner = c.int('projection_intermediate_size') or text.get('intermediate_size') or 4*H
     return tower('image', c, blocks(n,E,I,True,bias,bias,bias,norm_bias=False,extra=2*(E//heads)), ch*t*p*p*E + E + E + out*E*s*s + out + 2*out, out*out + 3*out*inner, tokens=6144, patches=6144*s*s, out=out)
 
+def _hmlp(c, H, top):
+    "Inkling: patches of 40 pixels and two frames, folded step by step; the last matrix is nearly all of it (`inkling/common/towers.py`)"
+    p,t,ch = c.int('patch_size') or 40,c.int('temporal_patch_size') or 2,c.int('n_channels') or c.int('num_channels') or 3
+    shape = Reader(dict(hidden_size=H, intermediate_size=4*H, num_hidden_layers=1, num_attention_heads=16))
+    return tower('image', shape, (0,0), ch*t*p*p*H + H, tokens=256, patches=256)
+
 def _mobilenet(c, H, top):
     "Gemma-3n's vision: MobileNet-V5-300M, whose size no key changes"
     E = c.int('hidden_size') or 2048
@@ -274,7 +280,7 @@ IMAGES = {'qwen2_vl':_qwen_vl, 'qwen2_5_vl':_qwen25_vl, 'qwen2_5_omni_vision_enc
     'kimi_vl':_moonvit, 'moonvit':_moonvit, 'intern_vit_6b':_internvl, 'internvl_vision':_internvl, 'internvl_chat':_internvl, 'glm4v':_glm4v, 'glm4v_moe':_glm4v, 'glm4v_vision':_glm4v,
     'glm4v_moe_vision':_glm4v, 'minimax_m3_vl':_minimax, 'minimax_m3_vl_vision':_minimax, 'step3p7':_step, 'step3p7_vision':_step, 'idefics3':_idefics3, 'smolvlm':_idefics3,
     'paddleocr_vl':_merged_siglip, 'lfm2_vl':_merged_siglip, 'cohere2_vision':_cohere2_vision, 'gemma3n_vision':_mobilenet, 'aria':_aria, 'llava':_llava, 'llava_next':_llava, 'llava_next_video':_llava, 'llava_onevision':_llava, 'blip-2':_blip2, 'blip_2_vision_model':_blip2,
-    'ernie4_5_vl_moe':_ernie, 'ernie4_5_vl':_ernie, 'ernie4_5_vl_moe_vision':_ernie, 'exaone4_5_vision':_qwen25_vl, 'glm_ocr':_glm_ocr, 'glm_ocr_vision':_glm_ocr, 'glm5_next':_glm_ocr, 'glm5_next_vision':_glm_ocr, 'molmo2':_molmo2,
+    'ernie4_5_vl_moe':_ernie, 'ernie4_5_vl':_ernie, 'ernie4_5_vl_moe_vision':_ernie, 'exaone4_5_vision':_qwen25_vl, 'glm_ocr':_glm_ocr, 'glm_ocr_vision':_glm_ocr, 'glm5_next':_glm_ocr, 'inkling_vision':_hmlp, 'glm5_next_vision':_glm_ocr, 'molmo2':_molmo2,
     'minicpmv4_6':_minicpm46, 'minicpmv4_7':_minicpm46, 'minicpm_ocr':_minicpm46, 'muse_glimmer':_muse, 'muse_glimmer_vision':_muse, 'radio':_radio, 'Llama_Nemotron_Nano_VL':_radio, 'NemotronH_Nano_VL_V2':_radio, 'interns1':_internvl, 'interns1_vision':_internvl, 'skywork_chat':_internvl, 'h2ovl_chat':_internvl, 'NVLM_D':_internvl, 'nemotron_h_omni':_radio, 'qianfan_ocr':_internvl,
     'qianfan_ocr_vision':_internvl, 'cosmos3_edge':_cosmos_edge, 'cosmos3_edge_vision':_cosmos_edge}
 
