@@ -92,6 +92,10 @@ class Steady:
     saturated:np.ndarray  # requests arrive faster than they leave
 
 # %% ../nbs/430_steady_state.ipynb #d3c56918
+_ROUNDS = 24      # of the iteration for the batch
+_SLACK = 1.001    # who misses the cap by a thousandth has not reached it
+_LOGISTIC = 1.7   # a logistic curve of this slope is the normal distribution within one per cent
+
 def steady(
     c:Curve,      # step times
     d:Demand,     # what is asked
@@ -106,13 +110,13 @@ def steady(
     token = lambda B: step(B)+B/d.output*prompt
     limit = np.minimum(cap, d.users) if d.users else cap
     B = limit if d.rate is None else np.minimum(limit, 1.)
-    for _ in range(0 if d.rate is None else 24): B = np.minimum(limit, np.maximum(1e-3, d.rate*(d.output*token(np.maximum(B,1.)))))
+    for _ in range(0 if d.rate is None else _ROUNDS): B = np.minimum(limit, np.maximum(1e-3, d.rate*(d.output*token(np.maximum(B,1.)))))
     tpot = token(np.maximum(B,1.))
-    saturated = np.zeros(np.shape(B),bool) if d.rate is None else d.rate*d.output*tpot>limit*1.001
+    saturated = np.zeros(np.shape(B),bool) if d.rate is None else d.rate*d.output*tpot>limit*_SLACK
     alone = prompt*(1+.5*B*prompt/np.maximum(d.output*tpot,1e-9)) + .5*step(np.maximum(B,1.)) + c.api
     rate = B/(d.output*tpot + (alone if d.rate is None else 0))
     rate = rate if d.rate is None else np.minimum(rate, d.rate)
     wait = np.maximum(0, (d.users or 0)-B)/np.maximum(rate,1e-9) if d.rate is None else np.where(saturated, np.inf, 0.)
     spread = np.sqrt(np.maximum(B,1.)) if d.rate else 1e-3
-    cover = 1/(1+np.exp(-np.clip(1.7*(c.largest+.5-B)/spread,-40,40))) if c.largest else np.zeros(np.shape(B))
+    cover = 1/(1+np.exp(-np.clip(_LOGISTIC*(c.largest+.5-B)/spread,-40,40))) if c.largest else np.zeros(np.shape(B))
     return Steady(B, cap, alone+wait, tpot, step(np.maximum(B,1.))+np.minimum(budget,d.input*np.maximum(B,1.))/d.input*prompt, rate, cover, saturated)
