@@ -246,7 +246,7 @@ def _layers(l, t, d, e, whole):
     "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
     a = architecture(d)
     old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability,e.vllm_version))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
+    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability,e.vllm_version,r.ranks>1))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
     kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers+t['helper']*l.helpers)
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
     return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
