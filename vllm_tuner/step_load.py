@@ -33,11 +33,15 @@ def fused(
     family:str,               # kernel family
     capability:tuple[int,int],# the device's
     version:str='0.33.0',     # of vLLM
-)->str:                       # 'fused', 'marlin', 'block', 'triton'
-    "Which kernels run a mixture of experts: one fused call on Blackwell, Marlin, DeepGEMM's blocks, or Triton"
+    spread:bool=False,        # ranks hold whole experts (expert parallelism)
+)->str:                       # 'fused', 'fused_block', 'block', 'cutlass', 'marlin', 'triton_kernels', 'triton'
+    "Which kernels run a mixture of experts"
+    v = release(version)
     if family=='nvfp4': return 'fused'
-    if family=='fp8_block' and capability[0]==10: return 'fused' if release(version)>=(0,18,0) else 'block'
-    return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin'}.get(family,'triton')  # Hopper prefers Triton for fp8 blocks: vllm 0.19 fused_moe/oracle/fp8.py
+    if family=='fp8_block' and capability[0]==10: return 'fused_block' if v>=(0,18,0) else 'block'
+    if family=='fp8_block' and capability==(9,0) and v>=(0,11,0): return 'block' if v<(0,16,0) else 'cutlass' if spread or v<(0,17,0) else 'triton'
+    if family=='mxfp4' and capability[0]==9: return 'triton_kernels'
+    return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin'}.get(family,'triton')
 
 # %% ../nbs/325_step_load.ipynb #40b32d22
 def unit(
@@ -215,12 +219,12 @@ def _merging(gs, e):
 # %% ../nbs/325_step_load.ipynb #l006
 ROUNDED = ('fp8','fp8_block','int8','nvfp4')  # families that quantise activations in a kernel of their own
 
-def _helpers(g, attention, dense, routed):
+def _helpers(g, attention, dense):
     "Small kernels of one layer beyond the usual ones"
     m,f = g.mixer,g.ffn
     own = 2*(attention in ROUNDED)*(not isinstance(m,NoMixer)) + (m.qk_norm!='' if isinstance(m,Attention) else 0)
     if isinstance(f,Dense): return own + 2*(dense in ROUNDED)
-    return own + 2*(isinstance(f,MoE) and routed in ROUNDED)   # shared experts run beside the routed ones, on a stream of their own
+    return own   # experts round in their own kernels, and shared experts run beside the routed ones, on a stream of their own
 
 # %% ../nbs/325_step_load.ipynb #c023
 @lru_cache(1024)
@@ -249,4 +253,4 @@ def load(
                 sum(g.n*(1-isinstance(g.mixer,NoMixer)+1-isinstance(g.ffn,NoFFN)) for g in gs)+1 if tp>1 else 0,
                 sum(g.n for g in gs if isinstance(g.mixer,Attention) and g.mixer.qk_norm=='full') if tp>1 else 0, 2*sum(g.n for g in moe) if e.data_parallel_size>1 else 0,
                 2*h, *_merging(gs, e), arch.n_layers, sum(g.n for g in moe), sum(g.n for g in states), sum(g.n for g in gs if isinstance(g.mixer,MLA)),
-                sum(g.n*_helpers(g, *(family(x,cap) for x in (la,lf,lx))) for g in gs), head.bytes, head.elements, 4*arch.vocab)
+                sum(g.n*_helpers(g, *(family(x,cap) for x in (la,lf))) for g in gs), head.bytes, head.elements, 4*arch.vocab)
