@@ -60,16 +60,6 @@ class _Meta:
         return f.silu(both[:,:i]).mul_(both[:,i:])
 
 # %% ../nbs/240_meta_trace.ipynb #c009
-def _trace_sparse(o, m, x, tp):
-    "DeepSeek-V4: low-rank projections and their norms, scores of the compressors, then padded output and query"
-    T,low,h = x.shape[0],(m.q_lora_rank or 0)+m.latent,ceil_div(m.heads,tp)
-    live = [o.linear(x,low), o.new(T,low)]
-    if m.compress>1: live += [o.new(T, w*(4 if m.compress==4 else 2), dtype=o.t.float32) for w in (m.v_head_dim, m.indexer.head_dim if m.indexer else 0)]
-    out = o.new(T, padded_heads(h)*m.v_head_dim)
-    live.append(o.linear(live[1], h*m.v_head_dim))
-    if h<padded_heads(h): live.append(o.new(*out.shape))
-    return out
-
 def _trace_mixer(o, m, h, tp, standin):
     "A mixer as vLLM runs it while profiling: fused projections, rotation into copies, attention itself skipped; returns its output"
     box = h.pop()
@@ -92,6 +82,18 @@ def _trace_mixer(o, m, h, tp, standin):
     live += [live[0].new_empty(T, w) for w in copies]
     if standin: live.append(o.new(standin//o.dtype.itemsize))
     return o.new(T, out)
+
+# %% ../nbs/240_meta_trace.ipynb #t003
+def _trace_sparse(o, m, x, tp):
+    "DeepSeek-V4: low-rank projections and their norms, scores of the compressors, then padded output and query"
+    T,low,h = x.shape[0],(m.q_lora_rank or 0)+m.latent,ceil_div(m.heads,tp)
+    live = [o.linear(x,low), o.new(T,low)]
+    if m.compress>1: live += [o.new(T, w*(4 if m.compress==4 else 2), dtype=o.t.float32) for w in (m.v_head_dim, m.indexer.head_dim if m.indexer else 0)]
+    out = o.new(T, padded_heads(h)*m.v_head_dim)
+    live.append(o.linear(live[1], h*m.v_head_dim))
+    if h<padded_heads(h): live.append(o.new(*out.shape))
+    return out
+
 
 # %% ../nbs/240_meta_trace.ipynb #c010
 def _trace_ffn(o, f, h, tp, passing):
