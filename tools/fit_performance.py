@@ -178,6 +178,7 @@ def workload(r, replicas):
     hit = np.zeros(n,int)
     if 'multi-turn' in name: hit = (.85*inp).astype(int)              # later turns find their history
     if name=='sonnet': hit = np.where(np.arange(n)>0, np.minimum(200,inp-1), 0)   # the set's shared prefix
+    if 'warm prefix cache' in (r['notes'] or ''): hit = inp            # the run before had the same prompts
     if lab=='4x3090': hit = inp; inp = inp+16                         # one fixed text behind a chat template, cached by the first of several waves
     return Requests(arrive-arrive[0], inp, out, hit, users)
 
