@@ -60,6 +60,7 @@ class Deployment:
         "A DNS label made of the model's name"
         return re.sub(r'[^a-z0-9]+','-', self.model.rstrip('/').split('/')[-1].lower())[:44].strip('-').join(('vllm-','')) if re.search('[a-z0-9]', self.model.lower()) else 'vllm-model'
 
+# %% ../nbs/555_deploy.ipynb #732550e6
 def deployment(
     plan,    # a `Plan`, or anything with `model`, `engine` and `device`; or a `Deployment`
     **more,  # fields of `Deployment` to set
@@ -83,6 +84,7 @@ def further(
         elif flag: out[flag].append(w)
     return {k: True if not v else v[0] if len(v)==1 else v for k,v in out.items()}
 
+# %% ../nbs/555_deploy.ipynb #f772abad
 def words(
     d:Deployment,       # what to serve
     port:bool=False,    # with `--host` and `--port`
@@ -92,6 +94,7 @@ def words(
     more = [w for k,v in further(d).items() if k not in taken for w in ([f'--{k}'] if v is True else [f'--{k}',*([v] if isinstance(v,str) else v)])]
     return ['vllm', *serve_words(d.model,d.engine), *more, *(['--host','0.0.0.0','--port',str(d.port)] if port else [])]
 
+# %% ../nbs/555_deploy.ipynb #04d0e8c7
 def serve(
     plan,        # a `Plan` or `Deployment`
     wrap:int=0,  # break lines longer than this with backslashes, 0 never

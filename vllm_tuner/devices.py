@@ -84,6 +84,7 @@ def _device(
     return Device(r['name'], r['vendor'], round(r['memory_gib']*GiB), r['bandwidth_gbs']*1e9, rate('bf16_tflops',1e12), rate('fp16_tflops',1e12), rate('fp8_tflops',1e12), rate('fp4_tflops',1e12),
                   rate('int8_tops',1e12), tuple(r['capability']), r['sms'], round(r['l2_mb']*2**20), rate('nvlink_gbs',1e9), r['pcie_gbs']*1e9, r.get('unified',False), r['marketed_gb'], '', r.get('note',''))
 
+# %% ../nbs/165_devices.ipynb #d104a95a
 @lru_cache(1)
 def _tables()->tuple[dict,dict,dict,dict]: # devices by name, nodes by name, squeezed alias -> name, machines of clouds by squeezed name
     "The catalogue, read once"
@@ -94,6 +95,7 @@ def _tables()->tuple[dict,dict,dict,dict]: # devices by name, nodes by name, squ
     clouds = {_squeeze(n): Node(n, devices[d], k, Link('network', gbit*1e9/8)) for d,k,gbit,*names in raw['instances'] for n in names}
     return devices, nodes, alias, clouds
 
+# %% ../nbs/165_devices.ipynb #5d288a02
 _NOISE = re.compile(r'^\s*gpu\s*\d+\s*:|^ml\.|^standard_|nvidia|geforce|amd|instinct|tesla|\(.*?\)|\bgpu\b|\bclass\b|graphics|accelerator|generation|workstation edition')
 
 def _squeeze(
@@ -139,6 +141,7 @@ def device(
     return replace(d, memory=round(memory_gib*GiB))
 
 # %% ../nbs/165_devices.ipynb #c013
+_SHOWN = .985  # of the gigabytes on the box, taken as GiB, the driver shows about this share
 _SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*-?(gib|gb)\b', re.I)
 
 def _stated(
@@ -149,13 +152,9 @@ def _stated(
     if not sizes: return None
     amount,unit = float(sizes[0][0]),sizes[0][1].lower()
     maker = 'AMD' if re.search(r'\bamd\b|radeon|instinct|\bgfx|\bmi\d', name, re.I) else 'NVIDIA'
-    near = _bare(amount if unit=='gib' else amount*.985, maker)
+    near = _bare(amount if unit=='gib' else amount*_SHOWN, maker)
     sm = re.search(r'\bsm_?(\d{1,2})(\d)\b', name, re.I)
     return replace(near, name=name[:60], assumed=f'not in the catalogue; {near.assumed}', capability=(int(sm[1]),int(sm[2])) if sm else near.capability)
-
-# %% ../nbs/165_devices.ipynb #a255c49d
-#| export
-
 
 # %% ../nbs/165_devices.ipynb #c165slice
 _SLICE = re.compile(r'[\s_-]*(?:mig)?[\s_-]*\b(\d)g\.(\d+)gb.*', re.I)
@@ -172,6 +171,7 @@ def _sliced(
     return replace(d, name=f'{d.name} MIG {slices}g.{gb}gb', memory=int(d.memory*mem), bandwidth=d.bandwidth*mem, l2=int(d.l2*mem), sms=sms, nvlink=None, marketed_gb=gb,
                    assumed=f'{mem:g} of the memory of a {d.name}, {sms} of its {d.sms} multiprocessors', **rates)
 
+# %% ../nbs/165_devices.ipynb #a35a0dc7
 def _resized(
     name:str, # as typed
 )->Device|None:
@@ -183,7 +183,7 @@ def _resized(
     if base not in devs: return None
     d,gb = devs[base],float(m[2])
     if abs(gb-d.marketed_gb)<=.06*d.marketed_gb: return d
-    return replace(d, name=f'{base} {m[2]} GB', memory=round(gb*.985*GiB), assumed=f'a {base} with {m[2]} GB, of which the driver is taken to show 98.5 %')
+    return replace(d, name=f'{base} {m[2]} GB', memory=round(gb*_SHOWN*GiB), assumed=f'a {base} with {m[2]} GB, of which the driver is taken to show 98.5 %')
 
 # %% ../nbs/165_devices.ipynb #c165named
 _OTHERS = re.compile(r'gaudi|\btpu|trainium|inferentia|\btrn\d|\binf\d|\barc\b|ascend|\b910b|apple|\bm\d (ultra|max|pro)|\bcpu\b|\bintel\b|\bxeon|\bepyc', re.I)
@@ -197,6 +197,7 @@ def _counted(
     if not m or not (_known(m['card']) and (_squeeze(m['card']) in _tables()[2] or 'rtx'+_squeeze(m['card']) in _tables()[2] or _resized(m['card']))): return None
     return {'dual':2,'quad':4}.get(m['n']) or int(m['n']), m['card']
 
+# %% ../nbs/165_devices.ipynb #daea42ea
 def _named(
     name:str, # as typed
 )->Device:    # from the catalogue

@@ -199,6 +199,7 @@ class Bench:
         except (Died,OSError) as ex: return replace(base, reason=str(ex)[:500], observed=_observe(log), value=-1e3)
         return replace(base, state='measured', measured=m, observed=_observe(log), seconds=round(ready,1), value=worth(m,slo,objective), counters=seen)
 
+# %% ../nbs/565_tune.ipynb #030fa3fc
 def _observe(log):
     "What a log says, if it is one"
     try: return parse_log(log) if log.exists() else None
