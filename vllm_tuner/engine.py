@@ -15,8 +15,8 @@ from .units import human_int, real
 from .versions import at, is_v0, release
 
 # %% auto #0
-__all__ = ['VIDEO_TOKENS', 'PREFIX_LM', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends', 'uses_v0',
-           'drafter', 'reconsidered', 'AutotuningParameters']
+__all__ = ['VIDEO_TOKENS', 'PREFIX_LM', 'BLOCKWISE', 'Speculative', 'Engine', 'has_prefix', 'attentions', 'model_backends',
+           'uses_v0', 'drafter', 'reconsidered', 'AutotuningParameters']
 
 # %% ../nbs/175_engine.ipynb #c005
 _STEERING = frozenset('''enforce_eager tensor_parallel_size quantization moe_backend attention_backend kv_cache_dtype max_model_len revision code_revision index_share_for_mtp_iteration disable_padded_drafter_batch
@@ -202,6 +202,8 @@ def attentions(
     return ()
 
 # %% ../nbs/175_engine.ipynb #bf9101e1
+BLOCKWISE = replace(INDEXER, name='MINIMAX_M3_INDEXER', blocks=(128,), mla=False)  # a page is one block of those that are chosen (vllm 0.33 `models/minimax_m3/common`)
+
 @lru_cache(1024)
 def model_backends(
     arch,         # `ModelArch`
@@ -215,6 +217,7 @@ def model_backends(
             if isinstance(m,MLA) and m.window: out[WINDOWED.name] = WINDOWED; continue
             chosen = engine.attention_backend or ('TRITON_ATTN' if arch.architecture.startswith('Gemma4') and device.capability[0] not in (9,10) and release(engine.vllm_version)>=(0,19,0) else None)
             if isinstance(m,MLA) and m.indexer: out[INDEXER.name] = INDEXER
+            if getattr(m,'index',0): out[BLOCKWISE.name] = BLOCKWISE
             b = backend(_need(m,arch,engine), device.capability, engine.vllm_version, chosen)
             out[b] = b
     return tuple(out.values())
@@ -266,7 +269,7 @@ def _kv_dtype(arch, device, e):
     if kv=='bfloat16': kv = 'auto'
     if kv=='auto' and v>=(0,17,0) and device.capability[0]==10 and arch.architecture=='GlmMoeDsaForCausalLM': kv = 'fp8_e4m3'
     if v<(0,18,0): return 'fp8_ds_mla' if kv.startswith('fp8') or kv=='auto' and v<(0,12,0) else kv
-    b = next(b for b in model_backends(arch, device, replace(e, kv_cache_dtype=kv)) if b is not INDEXER)
+    b = next(b for b in model_backends(arch, device, replace(e, kv_cache_dtype=kv)) if b not in (INDEXER,BLOCKWISE))
     if b.name=='FLASHMLA_SPARSE' and kv not in ('auto','nvfp4_ds_mla') or b.name=='FLASHINFER_MLA_SPARSE_SM120' and kv in ('auto','fp8','fp8_e4m3'): return 'fp8_ds_mla'
     return kv
 
@@ -279,7 +282,7 @@ def _cache(arch, device, e):
     prefix = not (encdec or free or v0 or pooling and not causal) and (not hybrid or at(HYBRID_PREFIX_CACHING, v))
     e = replace(e, kv_cache_dtype=_kv_dtype(arch, device, e))
     bs = model_backends(arch, device, e)
-    main = next((b for b in bs if b is not INDEXER), None)
+    main = next((b for b in bs if b not in (INDEXER,BLOCKWISE)), None)
     ssm = next((g.mixer.ssm_dtype for g in arch.groups if isinstance(g.mixer,(Mamba,LinearAttention)) and g.mixer.ssm_dtype), None)
     rule = next((at(t,v) for name,t in STATE_DTYPES.items() if arch.architecture.startswith(name)), 'auto')
     caching = False if encdec or hybrid and release(v)<(0,12,0) else _first(e.enable_prefix_caching, prefix)

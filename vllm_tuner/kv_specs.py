@@ -182,7 +182,9 @@ def _mixer_specs(m, arch, device, e, block, kv, shared, states):
             if a.indexer and a.indexer.owns: out.append(KVSpec('indexer', block, indexer_bytes(a.indexer.head_dim), (a.indexer.head_dim,)))
             out.append(KVSpec('mla', block, latent_bytes(kv, a.latent, e.dtype), (a.latent,kv)))
         elif isinstance(a,CrossAttention): out.append(KVSpec('cross', block, max(1,a.kv_heads//e.tensor_parallel_size)*head_bytes(kv, a.head_dim, a.head_dim, e.dtype), (a.kv_heads,a.head_dim,kv)))
-        elif a.causal and not a.shares_kv: out.append(_attention_spec(a, arch, device, e, block, kv, shared))
+        elif a.causal and not a.shares_kv:
+            if a.index: out.append(KVSpec('indexer', block, 2*a.index, (a.index,)))   # MiniMax-M3, in 16 bits
+            out.append(_attention_spec(a, arch, device, e, block, kv, shared))
     if isinstance(m,(Mamba,LinearAttention)): out.append(_state_spec(m, arch, device, e, *states))
     return out
 

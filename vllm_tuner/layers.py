@@ -46,6 +46,7 @@ class Attention:
     causal:bool=True          # `False` for encoders: nothing is cached
     rope:Rope|None=None       # its rotary embedding
     latent_q:int=0            # low-rank width of the query projection, 0 for a full one
+    index:int=0               # width of a further cached key by which blocks of the context are chosen (MiniMax-M3), 0 without
     reused:bool=False         # its matrices are those of an earlier layer: a cache of its own, no parameters
     extra:int=0               # further parameters of this mixer on every rank
 

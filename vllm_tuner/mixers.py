@@ -101,11 +101,11 @@ def shared_heads(
     return c.sub('attn_config').get('kv_n_heads') or c.int('num_key_value_heads') or n
 
 def _sparse_index(c):
-    "MiniMax-M3: small heads that choose blocks of the context"
+    "MiniMax-M3: small heads that choose blocks of the context; parameters, and the width of the key they cache"
     s = c.sub('sparse_attention_config')
     freq,n,d = s.get('sparse_attention_freq'),s.get('sparse_num_index_heads'),s.get('sparse_index_dim')
-    if not n or not d or isinstance(freq,(list,tuple)) and c.layer<len(freq) and not freq[c.layer]: return 0
-    return c.need('hidden_size')*(n+1)*d + d
+    if not n or not d or isinstance(freq,(list,tuple)) and c.layer<len(freq) and not freq[c.layer]: return 0,0
+    return c.need('hidden_size')*(n+1)*d + d, d
 
 # %% ../nbs/140_mixers.ipynb #80b32b91
 def attention(
@@ -125,7 +125,8 @@ def attention(
     base = dict(window=w if kind=='sliding_attention' else None, chunk=c.int('attention_chunk_size') if kind=='chunked_attention' else None, bias=qkv, out_bias=out, qk_norm=_qk_norm(c,h),
                 qk_norm_bias='qknormbias' in h, gate=gate, sinks='sinks' in h, causal=not ('enc' in h or c('is_causal') is False or c('use_bidirectional_attention') is True or 'Bidirectional' in str(c.config.get('architectures'))), rope=None if 'nope' in h or c('position_embedding_type') in ('nope','alibi') else rope(c,d,kind), extra=int(headgate), latent_q=c.int('share_q_dim') or 0)
     kv = facts.pop('kv_heads', None) or shared_heads(c, n)
-    base['extra'] += _sparse_index(c)
+    index,base['index'] = _sparse_index(c)
+    base['extra'] += index
     return Attention(n, kv, d, **{**base, **facts})
 
 # %% ../nbs/140_mixers.ipynb #c004
