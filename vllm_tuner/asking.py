@@ -39,7 +39,7 @@ OPTIONS = {
             ('--usage',dict(choices=('serve','llm'),default='serve',help='the server, or the offline class LLM')),
             ('--compile-cache',dict(choices=('cold','warm'),help='a first start, or one that finds compiled graphs; without it plans are made for the first and intervals reach to the second')),
             ('--profile',dict(metavar='FILE',help='corrections for your machine, from `vllm-tuner log --save FILE`'))),
-    'work':(('--workload',dict(metavar='NAME',help='chatbot, batch_inference, interactive, or a file of requests')),
+    'work':(('--workload',dict(metavar='NAME',help='chatbot, batch_inference, interactive, a `vllm bench serve` command in quotes, or a file of requests')),
             ('--input-len',dict(metavar='N',help='prompt tokens, mean')), ('--output-len',dict(metavar='N',help='answer tokens, mean')),
             ('--rate',dict(metavar='R',help='requests per second')), ('--users',dict(metavar='N',help='requests in flight at most')),
             ('--requests',dict(metavar='N',help='requests of the run')),
@@ -178,12 +178,14 @@ def workload(
     a:Ask,                  # what was typed
     default:str='chatbot',  # preset where nothing was said
 ): # `WorkloadProfile`
-    "The workload that the options describe: lengths, a preset, or a file of requests"
+    "The workload that the options describe: lengths, a preset, a benchmark's command line, or a file of requests"
+    from vllm_tuner.bench_commands import from_bench_command
     from vllm_tuner.workloads import SYNTHETIC, WorkloadProfile
     more = {k:f(a.get(o),'--'+o) for k,o,f in (('requests_per_second','rate',_rate),('max_concurrency','users',_count),('num_requests','requests',_count)) if a.get(o) is not None}
     i,o,name = a.get('input_len'),a.get('output_len'),a.get('workload') or default
     if bool(i)!=bool(o): raise ValueError('--input-len and --output-len belong together: mean tokens of a prompt and of an answer')
     if i: return WorkloadProfile.from_lengths(human_int(i,'--input-len'), human_int(o,'--output-len'), **more)
+    if 'bench serve' in name or 'benchmark_serving' in name: return replace(from_bench_command(name), **more)
     name = next((k for k in SYNTHETIC if k.startswith(name.replace('-','_').lower())), name) if len(name)>2 and not is_file(name) else name  # the beginning of a preset will do
     if name not in SYNTHETIC and not is_file(name): raise ValueError(f"--workload is {name[:60]!r}, which is no file that exists and none of the presets {', '.join(SYNTHETIC)}; or say --input-len and --output-len")
     if name not in SYNTHETIC:
