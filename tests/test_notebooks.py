@@ -64,6 +64,12 @@ def test_a_planted_stale_link_is_found():
     assert stale('page', NBS, page)==['page: nowhere.md', 'page: 23a', 'page: 12_rules']
 
 
+def test_the_change_log_says_each_thing_once():
+    for section in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8').split('\n## ')[1:]:
+        heads = re.findall(r'^- \*\*(.+?)\*\*', section, re.M)
+        assert heads and len(heads)==len(set(heads)), heads
+
+
 @pytest.mark.parametrize('path', EVERY, ids=lambda p: p.relative_to(NBS).as_posix())
 def test_reads_as_a_page(path):
     "A title with a one-line summary, sections, and no star import from our own modules"
@@ -72,6 +78,7 @@ def test_reads_as_a_page(path):
     assert re.match(r'# [^\n]+\n+> [^\n]+', title), 'the first Markdown cell is "# Title", then "> summary"'
     assert any(re.search(r'^## ', t, re.M) for t in prose), 'it has sections'
     assert not re.search(r'^from vllm_tuner\S* import \*', code, re.M)
+    assert not [s for s in cells(path, 'code') if re.fullmatch(r'\s*(#\s*\|\s*(exports?|hide)\s*)?', s)], 'no cell is empty'
 
 
 @pytest.mark.parametrize('path', NUMBERED, ids=lambda p: p.name)

@@ -26,6 +26,7 @@ def _long(v):
     if isinstance(v,dict) and 'repeat' in v: return [v['repeat'][i%len(v['repeat'])] for i in range(v['n'])]
     return [x for x,n in v['runs'] for _ in range(n)] if isinstance(v,dict) and 'runs' in v else v
 
+# %% ../nbs/155_checkpoints.ipynb #60831b08
 def _config(i):
     "The config of one entry: from the entry it resembles to its own differences"
     d,chain,flat,out = catalogue_data()[0],[],{},{}
@@ -49,8 +50,10 @@ def entry(
 _KEEP = ['lm_head','re:.*\\.gate$','re:.*router.*','re:.*shared_expert_gate$','re:.*visual.*','re:.*vision.*','re:.*audio.*','re:.*projector.*','re:.*linear_attn\\.(in_proj_|o_proj).*']  # llm-compressor's recipes for Qwen3-Next and its heirs leave linear attention alone; the names keep Mamba and short convolutions out
 _GLOBS = ['lm_head','*.gate','*router*','*visual*','*vision*','*audio*','*projector*','*.linear_attn.conv1d*']
 
+# %% ../nbs/155_checkpoints.ipynb #623590b8
 def _ct(weights, acts=None, keep=_KEEP): return dict(quant_method='compressed-tensors', config_groups={'group_0':{'targets':['Linear'],'weights':weights,'input_activations':acts}}, ignore=keep)
 
+# %% ../nbs/155_checkpoints.ipynb #6dc1fa32
 PRECISIONS = {
     'fp8-dynamic': _ct(dict(num_bits=8,type='float',strategy='channel'), dict(num_bits=8,type='float',strategy='token',dynamic=True)),
     'fp8-static': _ct(dict(num_bits=8,type='float',strategy='tensor'), dict(num_bits=8,type='float',strategy='tensor',dynamic=False)),
@@ -83,6 +86,8 @@ _ENDINGS = (
 )
 _ENDINGS += ((r'[-_](?:gptq[-_])?(?:int4[-_])?auto[-_]?round(?:[-_]gptq[-_]4bit|[-_]w4a16|[-_]int4)?', 'gptq-int4'), *((rf'(?:[-_]gguf)?[-_.:]{k[5:]}(?:\.gguf)?', k) for k in PRECISIONS if k.startswith('gguf-')), (r'[-_]gguf', 'gguf-Q4_K_M'))  # llama.cpp's files name their mixture
 _ENDINGS = tuple((re.compile(p+r'$', re.I),k) for p,k in _ENDINGS)
+
+# %% ../nbs/155_checkpoints.ipynb #d3cb3e09
 _OWN_BLOCKS = {'qwen','deepseek-ai','zai-org','minimaxai','internlm','inclusionai','moonshotai','xiaomimimo','stepfun-ai','tencent','baidu','dots-studio','lgai-exaone'}  # publishers whose own FP8 has blocks
 MIRRORS = frozenset('unsloth nousresearch redhatai neuralmagic nm-testing thebloke casperhansen hugging-quants huggingface-quants lmstudio-community bartowski solidrust maziyarpanahi modelcloud cyankiwi quanttrio intel kaitchup amd nvidia inferact '
                     'amead10 ibnzterrell techxgenus study-hjt ise-uiuc jakiaj stelterlab cortecs mobiuslabsgmbh alpindale mlinmg lightseekorg embeddedllm eco-tech modelscope llm-research ai-modelscope vllm-project pytorch'.split())
@@ -96,6 +101,7 @@ def _precision(label, name):
     if org=='zai-org' and '/glm-4' in name: return 'fp8-dynamic'  # GLM-4's own releases are compressed-tensors
     return 'fp8-block' if org in _OWN_BLOCKS else 'fp8-modelopt' if org=='nvidia' else 'fp8-static'
 
+# %% ../nbs/155_checkpoints.ipynb #7a296af5
 def bare(
     i:str, # id
 )->str:
@@ -184,6 +190,7 @@ def _labelled(config, name):
     kind = _precision(cut[1], name)
     return _quantised(config,kind),name,(f'{name} is quantised as releases named {kind} are; pass its config.json to be sure',)
 
+# %% ../nbs/155_checkpoints.ipynb #a26c2a4f
 def _known(name):
     "The catalogue and the tables of names"
     d,ids,variants = catalogue_data()
@@ -203,21 +210,30 @@ def _known(name):
         return found and (_quantised(found[0], kind), variants[key], (f'{variants[key]} is a re-release of {base} in {label}',))
     return None
 
+# %% ../nbs/155_checkpoints.ipynb #af12e673
 def _by_ending(name):
     "A name without its ending, and what the ending says: the longest one counts"
     found = [(m.start(),kind) for p,kind in _ENDINGS if (m := p.search(name)) and m.start()>name.find('/')+1]
     return next(((name[:at],kind) for at,kind in found if at==min(found)[0]), None)
 
+@lru_cache(1)
+def _by_stem():
+    "Ids by their names without what siblings are told apart by"
+    out = {}
+    for b,ids in _by_name().items(): out.setdefault(_stem(b), []).extend(ids)
+    return out
+
 def _by_rule(name):
     "Mirrors, siblings and endings"
-    org,_,last = name.lower().rpartition('/')
-    short = bare(name)
-    same = _by_name().get(short) if not org or org in MIRRORS else None
+    org,short = name.lower().rpartition('/')[0],bare(name)
+    anybody = not org or org in MIRRORS
+    same = _by_name().get(short) if anybody else None
     if same and (base := _one(same)): return _known(base)[0], name, (f'{name} has the shape of {base}, which has the same name',)
-    mine = [i for b,l in _by_name().items() if _stem(b)==_stem(short) for i in l if not org or org in MIRRORS or i.lower().startswith(org+'/')] if _stem(short)!=short or _stem(short) in {_stem(b) for b in _by_name()} else []
+    mine = [i for i in _by_stem().get(_stem(short), ()) if anybody or i.lower().startswith(org+'/')]
     if mine and (base := _one(mine)): return _known(base)[0], name, (f'{name} has the shape of its sibling {base}; its context length may differ',)
     return None
 
+# %% ../nbs/155_checkpoints.ipynb #2a82ac17
 def _said(text):
     "The one model that a label names: its first word, or the only known one beside a word that is no hub's id"
     words = re.findall(r'[^\s(),;]+', text)
@@ -236,6 +252,7 @@ def _remarked(text):
     config,name,notes = lookup(name)
     return config, name, notes+((f'of the label {text!r} nothing is known about {" ".join(left)}',) if left else ())
 
+# %% ../nbs/155_checkpoints.ipynb #75f55a8e
 @lru_cache(1024)
 def lookup(
     name:str, # of a checkpoint
