@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Would the choice have been right? Measured configurations of one model on one GPU under one workload, chosen among by prediction.
 
-    python tools/score_decisions.py DATA nbs/accuracy/decisions.json
+    python tools/score_decisions.py DATA nbs/accuracy/performance.json nbs/accuracy/decisions.json
 
-Every source is predicted with coefficients fitted without it (`fit_performance`), and the spread that goes with a prediction is
+Every source is predicted with coefficients fitted without it: the scoreboard that `fit_performance --score` wrote holds these figures. And the spread that goes with a prediction is
 taken from the errors of the other laboratories. The file keeps one row per configuration and load: what was measured and predicted
 of time per token and throughput per GPU, the median where a laboratory measured the same thing several times.
 `nbs/accuracy/decisions.ipynb` draws its figures from these rows alone.
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
 import numpy as np
-from fit_performance import Bench, Fit, freeze, read, starved, width
+from fit_performance import freeze, read, starved, width
 from vllm_tuner.serving import busy
 from vllm_tuner.step_clock import PUBLIC
 
@@ -21,24 +21,18 @@ TPOT = ('tpot_mean','tpot_p50','itl_mean','itl_p50')  # the first that was measu
 CONFIG = ('tp','pp','dp','ep','max_num_seqs','max_num_batched_tokens','kv_cache_dtype','enforce_eager')  # what somebody chooses
 LOAD = ('max_concurrency','request_rate')                                                              # what arrives
 
-def left_out(cases):
-    "Case id -> statistic -> (measured, predicted without its source); and the simulated cases"
-    frozen = []
-    for c in cases:
-        try: frozen.append(freeze(c, PUBLIC))
-        except Exception as ex: print('left aside:', c.id, type(ex).__name__, ex)
-    bench = Bench(frozen, PUBLIC.table())
-    fit = Fit(bench)
-    table = PUBLIC.table()
-    x = fit.solve(fit.start(table), rounds=3)
-    out,runs = defaultdict(dict),{f.case.id:f for f in frozen}
-    for s in sorted(set(fit.source)):
-        mask = fit.source==s
-        pred = bench.predict(fit.table(fit.without(x, mask)))
-        for j in np.flatnonzero(mask):
-            f,_,st,v = bench.items[j]
-            out[f.case.id][st] = (v, float(pred[j]))
-    return out,runs
+def left_out(cases, board):
+    "Case id -> statistic -> (measured, predicted without its source), from the scoreboard; and the simulated cases"
+    rows = {r[0]:r[-1] for r in board['rows']}
+    runs = {c.id:f for c in cases if shown(c.id) in rows and (f:=frozen(c))}
+    return {i:{st:(v,without) for st,v,_,without,_ in rows[shown(i)].values()} for i in runs}, runs
+
+def shown(i): return i.replace('inferencex-silicon','ix')   # as the scoreboard writes it
+
+def frozen(c):
+    "A case that was simulated, `None` where it cannot be"
+    try: return freeze(c, PUBLIC)
+    except Exception as ex: print('left aside:', c.id, type(ex).__name__, ex)
 
 def statistic(got): return next((s for s in TPOT if s in got), None)
 
@@ -61,9 +55,9 @@ def point(f, got):
     else: return None
     return got[st], tuple(x/gpus for x in thr), gpus
 
-def rows(cases):
+def rows(cases, board):
     "Groups of one machine, model and lengths with several configurations or loads"
-    out,runs = left_out(cases)
+    out,runs = left_out(cases, board)
     spread,groups = spread_without(out,runs),defaultdict(lambda: defaultdict(list))
     for i,got in out.items():
         f = runs[i]; r,c = f.case.record,f.case
@@ -81,10 +75,10 @@ def rows(cases):
     return [dict(model=k[0], quant=k[1], gpu=k[2]+(', '+k[3] if k[3] else ''), source=k[4], workload=f'{k[5][:40]} {k[6]:g}/{k[7]:g}', version=k[8], statistic=k[9], points=[row(*x) for x in v.items()])
             for k,v in sorted(groups.items(), key=lambda kv: tuple(map(str,kv[0]))) if len(v)>1]
 
-def main(data, path):
+def main(data, board, path):
     warnings.simplefilter('ignore')
     cases,_ = read(data)
-    table = rows(cases)
+    table = rows(cases, json.loads(Path(board).read_text()))
     head = json.dumps({'about':'Measured serving points in groups of one machine, model and lengths, and what the model predicts for each when fitted without its source. tpot: ms, [measured, predicted]; throughput: output tokens per second and GPU, [measured, predicted]; times: measurements behind the median; spread: standard deviation of the log error of time per token in the other laboratories, for a calm or a busy server.', 'made_by':'tools/score_decisions.py'}, indent=1)
     Path(path).write_text(head[:-2]+',\n "groups": [\n'+',\n'.join('  '+json.dumps(g) for g in table)+'\n ]\n}\n')
     print(len(table), 'groups', sum(len(g['points']) for g in table), 'points', Counter(g['source'] for g in table))

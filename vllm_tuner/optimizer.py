@@ -250,13 +250,14 @@ def _decide(pool, base, found, no, arch, device, workload, asked, params, object
     ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
     memo = {(c.arch.name,c.engine,c.replicas):c for c in ok}
     again = lambda c: lambda e: rated(_once(memo, (c.arch.name,e,c.replicas), lambda: work(Family(c.arch,asked,c.replicas), e)))
-    top = again(most)(most.engine) if most and most.goodput else lean(ranked[0], asked, again(ranked[0]))
+    top = again(most)(most.engine) if most and most.goodput else lean(ranked[0], asked, again(ranked[0]), .03 if objective=='goodput' else .01)   # a bisection knows the heaviest load to two or three hundredths
     if explain and not most: top = climb(top, asked, device, params, again(top))
     if explain and slo.limits and not most: top = refine(top, asked, again(top))
     second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
     at = lambda w: candidate(top.arch, device, top.engine, w, slo, params, top.replicas, speed)
     near = nearest(top, workload, slo, at) if explain and top.goodput is None else ()
-    why = reasons(top, asked, device, params, again(top)) if explain else ()
+    held = most and most.goodput and replace(workload, requests_per_second=most.goodput)   # where more comes than is carried, a flag is judged at what is
+    why = () if not explain else reasons(at(held), asked, device, params, lambda e: candidate(top.arch, device, e, held, slo, params, top.replicas, speed)) if held else reasons(top, asked, device, params, again(top))
     return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars, near)
 
 # %% ../nbs/450_optimizer.ipynb #aefeb59d
