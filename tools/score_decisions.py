@@ -3,9 +3,10 @@
 
     python tools/score_decisions.py DATA nbs/accuracy/performance.json nbs/accuracy/decisions.json
 
-Every source is predicted with coefficients fitted without it: the scoreboard that `fit_performance --score` wrote holds these figures. And the spread that goes with a prediction is
-taken from the errors of the other laboratories. The file keeps one row per configuration and load: what was measured and predicted
-of time per token and throughput per GPU, the median where a laboratory measured the same thing several times.
+Every source is predicted with coefficients fitted without it, as the scoreboard of `fit_performance --score` holds it, and the
+spread that goes with a prediction is taken from the errors of the other laboratories. The file keeps one row per configuration and
+load: what was measured and predicted of time per token and throughput per GPU, the median where a laboratory measured the same
+thing several times.
 `nbs/accuracy/decisions.ipynb` draws its figures from these rows alone.
 """
 import json, math, sys, warnings
