@@ -21,8 +21,8 @@ from .weights import weight_bytes
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['FLAGS', 'Why', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'nearest', 'Change', 'shortage', 'cures',
-           'siblings_of']
+__all__ = ['FLAGS', 'Why', 'briefly', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'nearest', 'Change', 'shortage',
+           'cures', 'siblings_of']
 
 # %% ../nbs/445_reasons.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,18 @@ def _moved(x:float, y:float)->str:
 
 _BRIEFLY = {'KV cache is needed':'no request of full length would fit', 'No available memory for the cache':'nothing would be left for the cache'} # what a long refusal comes down to
 
-def _short(said)->str: return next((brief for sign,brief in _BRIEFLY.items() if sign in said), said.split('. ')[0][:120])
+def briefly(
+    said:str, # vLLM's sentences
+)->str:       # a few words
+    "What a refusal comes down to"
+    return next((brief for sign,brief in _BRIEFLY.items() if sign in said), said.split('. ')[0][:120])
 
 def effect(
     c:Candidate, # from
     d:Candidate, # to
 )->str:          # '' when nothing moves
     "What changes between two candidates"
-    if not d.prediction: return f'does not start ({_short(d.refused)})'
+    if not d.prediction: return f'does not start ({briefly(d.refused)})'
     p,q = c.prediction,d.prediction
     figs = (('output tokens/s',c.throughput,d.throughput),('TTFT',p.ttft_ms.mean,q.ttft_ms.mean),('TPOT',p.tpot_ms.mean,q.tpot_ms.mean),('KV tokens',c.memory.plan.kv_tokens,d.memory.plan.kv_tokens))
     said = [f'{n} {m}' for n,x,y in figs if (m:=_moved(x,y))]
