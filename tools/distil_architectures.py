@@ -109,7 +109,7 @@ def keep(wheel, jobs, answers, varied=''):
         row = dict(name=j['model'], config=config, source=j.get('source', ''), params=j.get('params'), vllm={tp: said[j['model'],tp] for tp in (1,2) if (j['model'],tp) in said})
         if row['params'] or row['vllm']: rows.append(row)
     out = ROOT/'nbs/accuracy/architectures.json.gz'
-    about = 'Default configurations of transformers and configs of public checkpoints; parameters by transformers on the meta device, bytes of one rank as vLLM 0.33 builds its class (tools/vllm_oracle); written by tools/distil_architectures.py'
+    about = 'Default configurations of transformers and configs of public checkpoints; parameters by transformers on the meta device, bytes of one rank as vLLM 0.33 builds its class (tools/vllm_oracle); varied: one key changed at a time, counted by transformers; written by tools/distil_architectures.py'
     out.write_bytes(gzip.compress(json.dumps(dict(about=about, registry=registry(wheel), rows=rows, varied=[json.loads(l) for f in varied.split(',') if f for l in open(f)]), separators=(',',':')).encode(), mtime=0))
     print(len(rows), 'rows,', out.stat().st_size, 'bytes')
 

@@ -201,9 +201,10 @@ def _modernbert(c, h, kind, sparse):
 # %% ../nbs/145_layer_rules.ipynb #ab9eaaad
 def _whisper_layer(c, h, kind, sparse):
     "A decoder layer of Whisper: attention to itself, then to the encoder"
-    n,H = c.need('num_attention_heads'),c.need('hidden_size')
-    own = Attention(n, n, H//n, bias=True, out_bias=True)
-    return Layers(1, CrossAttention(n, n, H//n, c.int('max_source_positions') or 1500, True, True, self_attention=own), Dense(c.need('intermediate_size'),False,True), 3, True)
+    n = c.need('num_attention_heads')
+    kv,d = shared_heads(c,n),head_dim(c,n)
+    own = Attention(n, kv, d, bias=True, out_bias=True)
+    return Layers(1, CrossAttention(n, kv, d, c.int('max_source_positions') or 1500, True, True, self_attention=own), Dense(c.need('intermediate_size'),False,True), 3, True)
 
 def _zamba2(c, h, kind, sparse):
     "Zamba2: Mamba everywhere; in some layers a block of attention and feed-forward that all of them share"

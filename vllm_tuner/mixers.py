@@ -96,7 +96,7 @@ def shared_heads(
     n:int,    # query heads
 )->int:       # heads
     "Key/value heads"
-    if c.flag('multi_query') and not c.flag('new_decoder_architecture'): return 1
+    if c('multi_query') is not None and not c.flag('new_decoder_architecture'): return 1 if c.flag('multi_query') else n
     if c('multi_query_attention') is False: return n
     return c.sub('attn_config').get('kv_n_heads') or c.int('num_key_value_heads') or n
 
