@@ -14,17 +14,34 @@ from .step_load import ROUNDED, fused, load, unit
 from .versions import release
 
 # %% auto #0
-__all__ = ['PARTS', 'PUBLIC', 'either', 'Step', 'shipped', 'Speed', 'architecture', 'efficiency', 'Clock', 'geforce',
-           'reduce_seconds', 'clock']
+__all__ = ['BESIDE', 'WITHIN', 'FASTER', 'NARROW', 'PARTS', 'PUBLIC', 'either', 'wall', 'Step', 'shipped', 'Speed',
+           'architecture', 'efficiency', 'Clock', 'geforce', 'reduce_seconds', 'clock']
 
 # %% ../nbs/330_step_clock.ipynb #c006
 def either(
     a,          # seconds
     b,          # seconds
-    q:float=2., # how sharp: 1 adds, infinity takes the larger
+    q:float=2., # how sharp: 1 adds, infinity takes the larger; below zero the smaller, minus infinity sharply
 ):              # seconds
-    "Two things that overlap: a rounded maximum"
+    "Two things that overlap: a rounded maximum, or minimum"
     return (a**q+b**q)**(1/q)
+
+# %% ../nbs/330_step_clock.ipynb #060be403
+BESIDE = 4   # sharpness of what runs side by side: the GPU, the CPU that launches, the host, the API server
+WITHIN = -4  # of a limit: tokens in sight, of which a window shows the last
+FASTER = -8  # of a choice: the all-reduce that is faster
+NARROW = -2  # of two bandwidths in a row: the link's, and what the kernel takes of it
+
+def wall(
+    gpu,            # seconds that the GPU is busy
+    launch,         # seconds of launching what no graph replays
+    host,           # seconds of scheduling and of handing over
+    frontend,       # seconds of the API server
+    overlapped:bool,# the host prepares the next step meanwhile
+):                  # seconds
+    "A whole step: the GPU or the launching CPU, whichever is slower, the host beside or after it, never faster than the API server"
+    busy = either(gpu, launch, BESIDE)
+    return either(either(busy, host, BESIDE) if overlapped else busy+host, frontend, BESIDE)
 
 # %% ../nbs/330_step_clock.ipynb #c009
 @dataclass(frozen=True, slots=True)
@@ -57,9 +74,8 @@ class Step:
 
     @property
     def total(self): # seconds
-        "The whole step: the GPU or the launching CPU, whichever is slower, the host beside or after it, never faster than the API server"
-        busy = either(self.gpu, self.launch, 4)
-        return either(either(busy, self.host, 4) if self.overlapped else busy+self.host, self.frontend, 4)
+        "The whole step, see `wall`"
+        return wall(self.gpu, self.launch, self.host, self.frontend, self.overlapped)
 
     @property
     def bound(self)->str: # name of a part
@@ -165,10 +181,10 @@ class Clock:
             busiest = touched+(2*log(ranks)*touched*abs(1-touched*ranks/E))**.5 if ranks>1 else touched
             ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
         kv = at = 0.
-        for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, -4))
-        for s,limit in self.attention: at = at + s*(self.extra*p+(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, -4)))
+        for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, WITHIN))
+        for s,limit in self.attention: at = at + s*(self.extra*p+(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, WITHIN)))
         rows,co = n*(1+self.drafts)+(p>0), self.comm+self.comm_token*m
-        if self.nccl: co = either(co, self.nccl+self.nccl_token*m, -8)   # the faster of the two
+        if self.nccl: co = either(co, self.nccl+self.nccl_token*m, FASTER)
         return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, co+self.comm_decode*n,
                 either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0), self.frontend*n)
 
@@ -179,8 +195,7 @@ class Clock:
     def seconds(self, n, ctx, p=0, pctx=0.):
         "Seconds of a step"
         w,g,ex,em,kv,st,at,el,co,he,sa,ke,la,ho,fr = self.parts(*self.shape(n, ctx, p, pctx))
-        busy = either(either(w,g,self.round)+either(ex,em,self.expert_round)+kv+st+at+el+co+he+sa+ke, la, 4)
-        return either(either(busy, ho, 4) if self.overlapped else busy+ho, fr, 4)
+        return wall(either(w,g,self.round)+either(ex,em,self.expert_round)+kv+st+at+el+co+he+sa+ke, la, ho, fr, self.overlapped)
 
     def shape(self, n, ctx, p=0, pctx=0.):
         "Arguments of `parts`: tokens after padding to a captured size, and what launching costs"
@@ -202,7 +217,7 @@ def _link(t, device, tp):
     "Seconds of the smallest all-reduce, and of one byte in a larger one"
     link = device.link
     ring = 2*(tp-1)/tp
-    if _joined(device, tp): return t['reduce_nvlink']*t.get(f'reduce_nvlink@{architecture(device)}',1.), ring/either(link.bandwidth*t['link_nvlink'], t['link_kernel'], -2)
+    if _joined(device, tp): return t['reduce_nvlink']*t.get(f'reduce_nvlink@{architecture(device)}',1.), ring/either(link.bandwidth*t['link_nvlink'], t['link_kernel'], NARROW)
     if geforce(device): return t['reduce_staged']*tp/2, ring/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
     fan = t['fan_pcie5'] if device.pcie>5e10 else t['fan_pcie4']
     return t['reduce_pcie']*tp/2, ring/(device.pcie*t['link_pcie']*(2/tp)**fan)
@@ -239,7 +254,7 @@ def reduce_seconds(
 )->float:       # seconds
     "One all-reduce"
     (a,b),(c,d) = _link(t, device, ranks),_nccl(t, device, ranks)
-    return either(a+b*bytes, c+d*bytes, -8) if c else a+b*bytes
+    return either(a+b*bytes, c+d*bytes, FASTER) if c else a+b*bytes
 
 # %% ../nbs/330_step_clock.ipynb #c031
 def _layers(l, t, d, e, whole):
