@@ -6,71 +6,17 @@
 from __future__ import annotations
 from bisect import insort
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import groupby
-from math import ceil, lcm, sqrt
-from .kv_cache import KVPlan
-from .kv_specs import FULL_KINDS, request_blocks, span_of
+from math import ceil, sqrt
+from .block_pool import Pool
 from .step_clock import Clock
-from .units import ceil_div
 from .workloads import Requests
 
 # %% auto #0
-__all__ = ['Pool', 'pool', 'Server', 'turn', 'send', 'line_up', 'need', 'room', 'victim', 'preempt', 'join', 'leave', 'release',
-           'done', 'fill', 'mixed', 'reap', 'stretch', 'lasts']
-
-# %% ../nbs/345_scheduler.ipynb #c005
-@dataclass(frozen=True, slots=True)
-class Pool:
-    "Blocks of the KV cache"
-    blocks:int              # blocks that requests can hold
-    size:int                # tokens of one block
-    growing:int             # block tables that grow with every token
-    caps:tuple=()           # (tokens of a block, blocks at most while decoding, whether a prompt's chunk comes on top) of the tables that stop growing
-    unit:int=1              # tokens by which a prefix in the cache is found
-
-    def fixed(self,
-        tokens:int,   # final length of a request
-        shared:int=0, # its first tokens that others hold already
-        chunk:int=0,  # prompt tokens of one step
-    )->int:           # blocks
-        "Blocks in the tables that stop growing, at most"
-        return sum(max(1, min(cap+(ceil_div(chunk,size) if wide else 0), ceil_div(tokens,size)-shared//size)) for size,cap,wide in self.caps)
-
-    def held(self,
-        tokens:int, # cached tokens of a request
-    )->int:         # blocks
-        "Blocks in the growing tables"
-        return self.growing*ceil_div(tokens, self.size)
-
-    @property
-    def tokens(self)->int: # tokens
-        "Tokens of one endless request that fit"
-        return self.blocks//max(1,self.growing)*self.size
-
-# %% ../nbs/345_scheduler.ipynb #260ef400
-def pool(
-    plan:KVPlan, # what `kv_plan` found
-    arch,        # `ModelArch`
-    engine,      # resolved
-)->Pool:
-    "The pool behind a plan"
-    growing = [g for g in plan.groups if g.spec_of(0).kind in FULL_KINDS]
-    rest = [g for g in plan.groups if g.spec_of(0).kind not in FULL_KINDS]
-    sp = span_of(arch, engine, engine.max_model_len)
-    drafts = engine.speculative_config.num_speculative_tokens if engine.speculative_config else 0
-    caps = tuple(_cap(g.spec_of(0), g.block_size, replace(sp, in_flight=0), drafts) for g in rest)
-    size = growing[0].block_size if growing else plan.block_size or 16
-    if not plan.groups: return Pool(2**40, size, 0)   # nothing is cached in blocks (states of V0 lie beside them): nothing limits
-    return Pool(max(1,plan.num_blocks-1), size, len(growing), caps, lcm(size, *(size for size,_,wide in caps if wide)))
-
-def _cap(s, size, sp, drafts):
-    "A table that stops growing: tokens of a block, blocks while decoding, whether a prompt's chunk comes on top"
-    if s.kind=='mamba' and s.states>1+drafts: return (1,1+drafts,False) if drafts else (size,1,True)   # states at block boundaries: those behind go back to the pool
-    if s.kind=='mamba' and s.states>=0: return 1,max(1,s.states),False
-    return max(1,size), max(1,request_blocks(s, sp)), s.kind in ('sliding','window','chunked')
-
+__all__ = ['Server', 'turn', 'send', 'line_up', 'need', 'room', 'victim', 'preempt', 'join', 'leave', 'release', 'done', 'fill',
+           'mixed', 'reap', 'stretch', 'lasts']
 
 # %% ../nbs/345_scheduler.ipynb #c008
 class Server:

@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 import numpy as np
-from .scheduler import Pool, Server, pool
+from .block_pool import Pool, pool
+from .scheduler import Server
 from .step_clock import PUBLIC, Speed, clock
 from .traces import prefix_hits
 from .versions import at
