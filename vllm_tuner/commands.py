@@ -277,10 +277,10 @@ def cluster(a:Ask)->Answer:
 # %% ../nbs/660_commands.ipynb #c019
 def _where(l)->str: return l.node.name.replace(' x ','x') + (f':{l.nodes}' if l.nodes>1 else '')  # as `--node` takes it
 
-def _layout(l)->tuple:
-    "A layout as a row"
+def _layout(l, mixed)->tuple:
+    "A layout as a row; in a fleet of several kinds with the nodes that it is on"
     p = l.prediction
-    return (l.name, _where(l), number(l.throughput), number(p.ttft_ms.p90), number(p.tpot_ms.mean), f'{l.gpus}' + (f' (+{l.idle} idle)' if l.idle else ''), f'{l.cost:.2f}' if l.cost else '–')
+    return (l.name, *([_where(l)] if mixed else []), number(l.throughput), number(p.ttft_ms.p90), number(p.tpot_ms.mean), f'{l.gpus}' + (f' (+{l.idle} idle)' if l.idle else ''), f'{l.cost:.2f}' if l.cost else '–')
 
 def _impossible(p)->Notes:
     "Layouts that cannot be, by vLLM's reason"
@@ -296,9 +296,11 @@ def cluster_blocks(
 )->tuple:
     "What to run where, what else was tried, what to know"
     from vllm_tuner.deploy import serve
-    heads = ('layout','on','tokens/s','TTFT p90','TPOT','GPUs','$/M tokens')
-    chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(map(_layout,p.layouts)), p.reach if p.layouts else '', 'clrrrrr')
-    tried = Table('Also tried', heads, tuple(map(_layout,[l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8])), '', 'llrrrrr')
+    mixed = len({(l.node,l.nodes) for l in p.alternatives})>1
+    heads,aligned = ('layout',*(['on'] if mixed else []),'tokens/s','TTFT p90','TPOT','GPUs','$/M tokens'),'l'+'l'*mixed+'rrrrr'
+    row = lambda l: _layout(l, mixed)
+    chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(map(row,p.layouts)), p.reach if p.layouts else '', 'c'+aligned[1:])
+    tried = Table('Also tried', heads, tuple(map(row,[l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8])), '', aligned)
     runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else '') + (f', for {x:.0%} of the load' if len(p.layouts)>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
     level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r else ''
     return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs

@@ -4,11 +4,12 @@
 
 # %% ../nbs/450_optimizer.ipynb #c002
 from __future__ import annotations
+import math
 from dataclasses import dataclass, replace
 import numpy as np
 from .candidates import LIKELY, Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
 from .engine import Engine
-from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of
+from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of, readable
 from .memory import memory
 from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
 from .screen import ALLOW, PARAMS, Family, families, shares, table
@@ -191,7 +192,7 @@ def search(
     within_context(arch, device, engine, workload, slo)
     if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
     own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
-    good = objective=='goodput'
+    good,rate = objective=='goodput',workload.requests_per_second
     if good: workload,simulations = load_free(workload), min(simulations,6)
     work = lambda f,e: (heaviest if good else candidate)(f.arch, device, e, workload, slo, params, f.replicas, speed=speed)
     bars = {k.partition('_')[0]:v/1e3 for k,v in slo.limits if k.partition('_')[0] in ('ttft','tpot','itl')} if good else None
@@ -208,6 +209,7 @@ def search(
     if not good and workload.requests_per_second and all(c.prediction.saturated for c in (base,*found) if c.prediction):
         most = search(arch, device, workload, engine, params, 'goodput', slo, gpus, allow, siblings, prices, simulations, False, speed).choice
     plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed, most)
+    if good and rate and plan.choice and 0<plan.choice.goodput<rate: plan = replace(plan, nearest=(f'{readable(rate)} requests/s are asked and {readable(plan.choice.goodput)} keep every limit: {math.ceil(rate/plan.choice.goodput)} times these GPUs would carry them',))
     return replace(plan, params=params, speed=speed)
 
 # %% ../nbs/450_optimizer.ipynb #c4f85568
