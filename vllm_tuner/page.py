@@ -179,7 +179,8 @@ def text(
 # %% ../nbs/620_page.ipynb #c015
 def _html_bars(b:Bars):
     from vllm_tuner.svg import stacked
-    parts = [(label,n/GiB,colour,None) for label,n,colour,_ in b.rows]
+    ends = lambda remark: tuple(map(float, remark.split(' to '))) if re.fullmatch(r'-?[\d.]+ to -?[\d.]+', remark) else None
+    parts = [(label,n/GiB,colour,ends(remark)) for label,n,colour,remark in b.rows]
     said = ', '.join(f'{label} {n/GiB:.2f} GiB' for label,n,_,_ in b.rows)
     return stacked(parts, b.total/GiB, f'{b.title}: {said}')
 
