@@ -259,7 +259,7 @@ def subject(r:dict): # arch, device, engine
     except ValueError:
         if not r['total_gib']: raise
         d = device(r['total_gib'])  # a card that the catalogue lacks, by its memory
-    x = implied(a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS}), Observed(weights_gib=r['measured'].get('weights_gib'), cuda_graph_estimate_gib=r['measured'].get('cudagraph_estimate_gib'), graphs=tuple(map(tuple,r.get('graphs',())))))
+    x = implied(a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS}), Observed(weights_gib=r['measured'].get('weights_gib'), printed_peak_gib=r['measured'].get('activation_peak_gib'), cuda_graph_estimate_gib=r['measured'].get('cudagraph_estimate_gib'), graphs=tuple(map(tuple,r.get('graphs',())))))
     return x.arch, d, x.engine
 
 def read(folder)->list[dict]:

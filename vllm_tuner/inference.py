@@ -6,13 +6,15 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
-from .cuda_graphs import captures, graph_bytes
+from .cuda_graphs import captures, estimate_charged, graph_bytes
 from .engine import Engine
 from .layers import Attention, Dense, Layers, ModelArch
 from .observed import Observed
 from .checkpoints import PRECISIONS
+from .profiler import CONSUMED, profile
 from .quant import quant
 from .units import GiB, gib
+from .versions import release
 from .weights import resident_bytes
 
 # %% auto #0
@@ -38,6 +40,16 @@ def _by_estimate(arch, device, engine, printed):
     return (e, f'max_num_seqs is taken to be about {e.max_num_seqs}: that explains the {printed:.2f} GiB that the graphs were estimated at') if off(e)<math.log(1.5) else (engine,'')
 
 # %% ../nbs/525_inference.ipynb #b331ab74
+def _by_peak(arch, device, engine, printed):
+    "The number of requests whose passes and graphs together would peak like the printed figure, where the default's would be far above it (0.27 on)"
+    def off(e):
+        e = e.resolve(arch, device)
+        return math.log(gib(profile(arch,device,e).peak+graph_bytes(arch,device,e).charged)/printed)
+    usual = engine.resolve(arch, device)
+    if not printed or printed<=0 or release(usual.vllm_version)<CONSUMED or not estimate_charged(usual) or off(engine)<math.log(1.3): return engine,''
+    e = min((replace(engine, max_num_seqs=n) for n in _SEQS[:11]), key=lambda e: abs(off(e)))
+    return (e, f'max_num_seqs is taken to be about {e.max_num_seqs}: that explains the peak of {printed:.2f} GiB, which holds the graphs') if abs(off(e))<math.log(1.1) else (engine,'')
+
 def sequences(
     arch,           # `ModelArch`
     device,         # `Device`
@@ -47,7 +59,7 @@ def sequences(
     "`max_num_seqs` from the graphs that were captured"
     known = engine.max_num_seqs is not None or engine.cudagraph_capture_sizes or engine.max_cudagraph_capture_size
     if known or o.settings or o.resolved: return engine,''
-    if not o.graphs: return _by_estimate(arch, device, engine, o.cuda_graph_estimate_gib)
+    if not o.graphs: return _by_estimate(arch, device, engine, o.cuda_graph_estimate_gib) if o.cuda_graph_estimate_gib else _by_peak(arch, device, engine, o.printed_peak_gib)
     if _agrees(o.graphs, _recorded(arch, device, engine)): return engine,''
     modes = {m for m,_,_ in o.graphs}
     for e in (engine, replace(engine, cudagraph_mode='PIECEWISE')) if modes=={'PIECEWISE'} else (engine,):
