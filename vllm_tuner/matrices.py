@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass
 from .layers import Attention, CrossAttention, Dense, LinearAttention, Mamba, MLA, ModelArch, MoE
-from .quant import Matrix
+from .packed import Matrix
 from .units import ceil_div, round_up
 from .versions import release
 

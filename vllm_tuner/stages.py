@@ -10,7 +10,8 @@ from functools import lru_cache
 from .defaults import resolve_dtype
 from .layers import Attention, CrossAttention, Layers, MLA, ModelArch, MoE, Tower, stage_layers
 from .matrices import Split, has, layer, mamba, split
-from .quant import Layout, Matrix, Quant, stored
+from .packed import Layout, Matrix, stored
+from .quant import Quant
 from .versions import release
 
 # %% auto #0

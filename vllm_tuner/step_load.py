@@ -9,7 +9,8 @@ from functools import lru_cache
 from .engine import attentions, model_backends
 from .cache_bytes import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
-from .quant import Layout, Matrix, online, stored
+from .packed import Layout, Matrix, stored
+from .quant import online
 from .versions import release
 
 # %% auto #0

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 from .layers import MLA, ModelArch, param_count
 from .matrices import Split, ends, has, layer, linear, split
-from .quant import Layout, Matrix, Quant, online, stored
+from .packed import Layout, Matrix, stored
+from .quant import Quant, online
 from .stages import Stage, buffer_bytes, layers_bytes, layout_of, stage, tower_bytes
 from .units import ceil_div, round_up, show_bytes
 from .versions import release
