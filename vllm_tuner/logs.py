@@ -7,6 +7,7 @@ from __future__ import annotations
 import re, sys
 from collections import deque
 from dataclasses import fields, replace
+from typing import NamedTuple
 from .flags import read_command
 from .log_text import ANSI, LONGEST_LINE, open_log, pieces, rejoined, stranger, unwrap, widths_of, writer
 from .observed import Observed
@@ -16,7 +17,7 @@ from .units import GiB
 from .findings import Finding
 
 # %% auto #0
-__all__ = ['parse_log']
+__all__ = ['Hit', 'parse_log']
 
 # %% ../nbs/515_logs.ipynb #c008
 _PROGRESS = frozenset(('Model loading took','KV cache size','KV cache mem','KV Cache is',' blocks','Error','Application startup complete'))  # anchors of a start that got somewhere
@@ -49,28 +50,42 @@ class _Start:
     def empty(self): return not (self.seen or self.words or self.errors or self.settings or self.resolved)
 
 # %% ../nbs/515_logs.ipynb #c009
+class Hit(NamedTuple):
+    "Where a literal of the tables stands in a log"
+    line:str    # out of its wrapping
+    at:int      # first character of the literal
+    literal:str # itself
+    rank:str    # process that wrote the line
+    number:int  # of the line
+
+    @property
+    def rest(self)->str: # of the line
+        "What follows the literal"
+        return self.line[self.at+len(self.literal):]
+
 _NUMBER_END = re.compile(NUMBER+r'(?: ?Gi?B)?$')
 
-def _after(s, line, i, lit, rule, rank, n):
+def _after(s, rule, h):
     "A sentence: what follows the literal, at each of its places"
-    pat,names = rule
-    while i>=0:
-        m = pat.match(line, i+len(lit))
+    (pat,names),at = rule,h.at
+    while at>=0:
+        end = at+len(h.literal)
+        m = pat.match(h.line, end)
         if m and names==['captured']: s.graphs[m[1]] = max(int(m[2]), s.graphs.get(m[1],0))
         elif m and names==['graphs']:
             for mode,count,top in re.findall(r'([A-Z_]+)=(\d+) \(largest=(\d+)', m[1]): s.graphs.setdefault(mode, int(count)); s.largest[mode] = int(top)
         elif m:
             for name,g in zip(names, m.groups()):
-                if g is not None: s.put(name, g if name in ('attention_backend','architecture','device_name') else _number(g), rank, n)
-        i = line.find(lit, i+len(lit))
+                if g is not None: s.put(name, g if name in ('attention_backend','architecture','device_name') else _number(g), h.rank, h.number)
+        at = h.line.find(h.literal, end)
 
-def _before(s, line, i, lit, name, rank, n):
+def _before(s, name, h):
     "A number in front of the literal"
-    if (m:=_NUMBER_END.search(line[max(0,i-24):i])): s.put(name, _number(m[1]), rank, n)
+    if (m:=_NUMBER_END.search(h.line[max(0,h.at-24):h.at])): s.put(name, _number(m[1]), h.rank, h.number)
 
-def _mark(s, line, i, lit, mark, rank, n): s.marks.add(mark)
+def _mark(s, mark, h): s.marks.add(mark)
 
-def _said(s, line, i, lit, pair, rank, n):
+def _said(s, pair, h):
     "A sentence that means something by being there; a compiler that works once is a cold start"
     field,value = pair
     s.words[field] = 'cold' if value=='warm' and s.words.get(field)=='cold' else value
@@ -78,39 +93,39 @@ def _said(s, line, i, lit, pair, rank, n):
 # %% ../nbs/515_logs.ipynb #c010
 _RAISED = re.compile(r'((?:[A-Za-z_]\w{0,40}\.){0,4}[A-Z]\w{0,40}(?:Error|Exception): .{0,600})')
 
-def _failure(s, line, i, lit, rule, rank, n):
+def _failure(s, rule, h):
     "A refusal or a crash, told once"
-    code,hint = rule
+    (code,hint),line = rule,h.line
     level = _LEVEL.search(line[:300])
     if level and (level[1] in ('INFO','DEBUG') or level[1]=='WARNING' and code=='exception') or len(s.errors)>=50: return
     raised = _RAISED.search(line)
     if code=='exception' and not (raised and (raised.start()==0 or line[raised.start()-1] in ' ]\t')): return
-    what = raised[1] if raised else line[max(0,line.rfind(']',0,i)+1):]
+    what = raised[1] if raised else line[max(0,line.rfind(']',0,h.at)+1):]
     key = re.sub(r'[\d.]+','#',what)[:80]
     if any(k==key for _,k in s.errors) and code=='exception': return
     for old in [k for k in s.errors if k[1]==key and k[0]=='exception']: del s.errors[old]
-    s.errors.setdefault((code,key), Finding('error', code, ' '.join(what.split())[:600], hint=f'line {n}' + (f'; {hint}' if hint else '')))
-    if (m:=re.search(r"max seq len \((\d{1,12})\)", what)): s.put('max_model_len', int(m[1]), '', n)
-    if (m:=re.search(r'available KV cache memory \('+NUMBER+' GiB', what)): s.put('kv_cache_gib', _number(m[1]), '', n)
+    s.errors.setdefault((code,key), Finding('error', code, ' '.join(what.split())[:600], hint=f'line {h.number}' + (f'; {hint}' if hint else '')))
+    if (m:=re.search(r"max seq len \((\d{1,12})\)", what)): s.put('max_model_len', int(m[1]), '', h.number)
+    if (m:=re.search(r'available KV cache memory \('+NUMBER+' GiB', what)): s.put('kv_cache_gib', _number(m[1]), '', h.number)
 
 # %% ../nbs/515_logs.ipynb #f751a43f
-def _arguments(s, line, i, lit, rule, rank, n):
+def _arguments(s, rule, h):
     "Flags as the user gave them"
-    s.settings.update({k:v for k,v in read_repr(line[i+len(lit):]).items() if v is not None})
+    s.settings.update({k:v for k,v in read_repr(h.rest).items() if v is not None})
 
-def _config(s, line, i, lit, rule, rank, n):
+def _config(s, rule, h):
     "The engine's config line: its release and every field that it resolved"
-    m = re.match(r'([\w.+-]{1,60})\) with config: (?:VllmConfig\()?', line[i+len(lit):])
-    if m: s.words['version'] = m[1]; s.resolved.update(read_repr(line[i+len(lit)+m.end():]))
+    m = re.match(r'([\w.+-]{1,60})\) with config: (?:VllmConfig\()?', h.rest)
+    if m: s.words['version'] = m[1]; s.resolved.update(read_repr(h.rest[m.end():]))
 
-def _word_after(s, line, i, lit, field, rank, n):
+def _word_after(s, field, h):
     "One word behind the literal"
-    if (m:=re.match(r'[^\s\'",;)]{1,200}', line[i+len(lit):])): s.words[field] = m[0]
+    if (m:=re.match(r'[^\s\'",;)]{1,200}', h.rest)): s.words[field] = m[0]
 
-def _command(s, line, i, lit, rule, rank, n):
+def _command(s, rule, h):
     "A command line somewhere in the log"
-    if s.settings or s.words.get('model') or re.search(r'estart|sage: |run `|with `', line[max(0,i-20):i]): return
-    try: c = read_command((lit+line[i+len(lit):][:8000].split('\n')[0].split(' | ')[0]).strip(' `"\'$'))
+    if s.settings or s.words.get('model') or re.search(r'estart|sage: |run `|with `', h.line[max(0,h.at-20):h.at]): return
+    try: c = read_command((h.literal+h.rest[:8000].split('\n')[0].split(' | ')[0]).strip(' `"\'$'))
     except ValueError: return
     s.settings.update(dict(c.flags)); s.env += c.env
     if c.model: s.words['model'] = c.model
@@ -145,7 +160,7 @@ def _read_line(s, line, anchors, rank, n):
     for a in anchors:
         for lit,do,rule in _BY_ANCHOR[a]:
             i = line.find(lit)
-            if i>=0: do(s, line, i, lit, rule, rank, n)
+            if i>=0: do(s, rule, Hit(line, i, lit, rank, n))
 
 def _opens(line, rank):
     "The kind of a line that begins a start, ''"
