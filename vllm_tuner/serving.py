@@ -145,9 +145,9 @@ def watch(
 )->Run:
     "A run that is long enough to show what lasts"
     run = simulate(arch, device, engine, workload, None, seed, speed, kv_tokens)
-    while run.offered and not run.saturated and workload.num_requests is None:
+    while run.offered and workload.num_requests is None:
         n = engine.data_parallel_size*len(run.arrival)
-        need = min(LONGEST, int(1.1*FILLED*run.offered*np.quantile(run.finish-run.first, .9)))
+        need = min(LONGEST, int(1.1*FILLED*run.offered*np.quantile(run.finish-run.first, .9))) if not run.saturated else n if run.settled else 2*n
         if n>=need or n>=LONGEST: break
         run = simulate(arch, device, engine, workload, max(need, 2*n), seed, speed, kv_tokens)
     return run

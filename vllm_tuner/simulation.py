@@ -67,7 +67,13 @@ class Run:
     def requests_per_second(self)->float: # of the run, or what lasts
         "What `vllm bench serve` would print; of an open loop without an end what came, or what left while requests came, if a queue grew"
         if self.offered is None or self.counted: return self.bench_requests_per_second
-        return self.replicas*_left(self.arrival, self.finish) if self.saturated else self.offered
+        return self.replicas*_left(self.arrival, self.first, self.finish) if self.saturated else self.offered
+
+    @property
+    def settled(self)->bool:
+        "Whether a flooded server was watched, full, for as long as a long answer takes"
+        begin,end = _full(self.arrival, self.first, self.finish)
+        return bool(end-begin>=np.quantile(self.finish-self.first, .9))
 
     def gaps(self)->tuple[np.ndarray,np.ndarray]: # seconds, how many tokens
         "Times between tokens, and how many tokens had to wait that long"
@@ -181,10 +187,16 @@ def _run(s, r, e, p, t, notes, replicas):
 FILLED = 4 # times as long as a long answer takes (the 90th percentile) must requests have come until a server counts as filled
 
 # %% ../nbs/350_simulation.ipynb #664a7726
-def _left(arrive, finish):
-    "Requests answered per second while others still came, once the first were"
-    begin,end = finish.min(),arrive[-1]
-    return float(((finish>begin)&(finish<=end)).sum()/(end-begin) if end>begin else len(arrive)/(finish.max()-arrive[0]))
+def _full(arrive, first, finish):
+    "Begin and end of the time in which a flooded server is surely full: the second half of the time until the last request is let in"
+    end = max(arrive[-1], first.max())
+    return max(finish.min(), (arrive[0]+end)/2), end
+
+def _left(arrive, first, finish):
+    "Requests answered per second by a full server"
+    begin,end = _full(arrive, first, finish)
+    n = ((finish>begin)&(finish<=end)).sum()
+    return float(n/(end-begin) if end>begin and n else len(arrive)/(finish.max()-arrive[0]))
 
 def _inside(arrive, finish, a, b):
     "Requests in the server, mean over the time from `a` to `b`"
