@@ -19,7 +19,7 @@ NAMES = {
     'num_attention_heads':('decoder_attention_heads','n_head','n_heads','num_heads'),
     'num_key_value_heads':('n_head_kv','num_kv_heads','multi_query_group_num','num_attention_groups','kv_n_heads'),
     'head_dim':('attention_head_dim','kv_channels','hidden_size_per_head'),
-    'intermediate_size':('ffn_hidden_size','n_inner','ffn_dim','decoder_ffn_dim'),
+    'intermediate_size':('ffn_hidden_size','n_inner','ffn_dim','decoder_ffn_dim','ff_intermediate_size'),
     'vocab_size':('padded_vocab_size',),
     'experts':('n_routed_experts','num_local_experts','moe_num_experts','num_experts'),
     'topk':('num_experts_per_tok','num_experts_per_token','top_k_experts','moe_topk','moe_top_k','moe_k','top_k'),

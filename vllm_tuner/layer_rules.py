@@ -153,6 +153,15 @@ def _cross(c, h, kind, sparse):
     return Layers(1, CrossAttention(n, shared_heads(c,n), d, c.int('vision_tokens',6404), qk_norm='head', extra=2), dense(c,h))
 
 # %% ../nbs/145_layer_rules.ipynb #62532ef4
+def _plamo2(c, h, kind, sparse):
+    "PLaMo-2: states whose step and projections come from a second, narrow matrix (`plamo2.py`, up to vllm 0.26)"
+    l = plain_layer(c,h,kind,sparse)
+    if kind!='mamba': return l
+    H,n,d,s = c.need('hidden_size'),c.int('mamba_num_heads') or 64,c.int('hidden_size_per_head') or 128,c.int('mamba_d_state') or 64
+    rank = max(64, H//16)
+    m = mamba(c, h, heads=n, head_dim=d, intermediate=n*d, groups=0, state=s, conv=c.int('mamba_d_conv') or 4, conv_bias=False, norms=0)
+    return replace(l, mixer=replace(m, extra=n*d*(rank+2*s) + rank*n - n*H + rank+2*s))
+
 def _mimo_v2(c, h, kind, sparse):
     "MiMo-V2: values narrower than keys, and sinks"
     a = attention(c, h, kind, v_head_dim=c.int('v_head_dim'), sinks=c.flag('add_swa_attention_sink_bias' if kind=='sliding_attention' else 'add_full_attention_sink_bias'))
@@ -229,4 +238,4 @@ def _dory(c, h, kind, sparse):
 
 # %% ../nbs/145_layer_rules.ipynb #15a6183f
 LAYERS = {'dory':_dory, 'hrm_text':_hrm, 'embedding_gemma2':_gemma4, 'nemotron_h':single, 'nemotron_h_puzzle':single, 'mamba':_state_only, 'mamba2':_state_only, 'falcon_mamba':_state_only, 'falcon':_falcon, 'RefinedWeb':_falcon, 'RefinedWebModel':_falcon, 'llama4':_llama4, 'arctic':_arctic,
-           'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'inkling':_inkling, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'cohere_asr':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}
+           'nemotron-nas':_nas, 'mllama':_cross, 'mimo_v2_flash':_mimo_v2, 'mimo_v2':_mimo_v2, 'inkling':_inkling, 'plamo2':_plamo2, 'gemma3n':_gemma4, 'gemma4':_gemma4, 'gemma4_unified':_gemma4, 'longcat_flash':_longcat, 'deepseek_v4':_v4, 'cohere2':_cohere, 'cohere2_moe':_cohere, 'whisper':_whisper_layer, 'cohere_asr':_whisper_layer, 'modernbert':_modernbert, 'modernbert-decoder':_modernbert, 'zamba2':_zamba2, 'hy_v4':_v4, 'glm5_next':_v4}

@@ -239,6 +239,7 @@ def _indexed(c, L):
     if c.seq('full_attn_idxs'): s = c.seq('full_attn_idxs'); return _words(L, lambda i: i in s, full, 'conv')
     if c.seq('attn_layer_indices'): s = c.seq('attn_layer_indices'); return _words(L, lambda i: i in s, full, 'mamba')
     if c.int('attn_layer_period'): p,o = c.int('attn_layer_period'),c.int('attn_layer_offset',0); return _words(L, lambda i: i%p==o, full, 'mamba')
+    if c.flag('mamba_enabled') and c.int('mamba_step'): p = c.int('mamba_step'); return _words(L, lambda i: i%p!=p//2 if L>p//2 else i<L-1, 'mamba', full)  # PLaMo-2
     if c.seq('hybrid_layer_pattern'): s = c.seq('hybrid_layer_pattern'); return _words(L, lambda i: i<len(s) and s[i]==1, 'sliding_attention', full)
     if c.seq('local_layer_ids'): s = c.seq('local_layer_ids'); return _words(L, lambda i: i in s, 'sliding_attention', full)
     if c.seq('cross_attention_layers'): s = c.seq('cross_attention_layers'); return _words(L, lambda i: i in s, 'cross_attention', full)
