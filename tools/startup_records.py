@@ -197,7 +197,7 @@ def from_corpus(r:dict)->dict: # our schema
     if 'max_num_batched_tokens' not in engine(r): marks.append('T_default')
     if r['max_num_seqs'] is None: marks.append('S_default')
     measured = {k:x for k,x in r['measured'].items() if x is not None and k.endswith(('_gib','_tokens','_blocks','_graphs','_concurrency'))}
-    if re.search(r'GiB[^.;]{0,60} does not agree|so the other rank binds|GiB per GPU is the author reading', r['notes'] or '') or any(re.search(p, r['source_url']) for p in DOUBTFUL): measured.pop('available_kv_gib',None); marks.append('doubtful')  # the record itself says that the figure is not the pool: its tokens are kept
+    if re.search(r'GiB[^.;]{0,60} does not agree|so the other rank binds|GiB per GPU is the author reading', r['notes'] or '') or any(re.search(p, r['source_url']) for p in DOUBTFUL): measured['doubted_kv_gib'] = measured.pop('available_kv_gib',None); marks.append('doubtful')  # the record itself says that the figure is not the pool: its tokens are kept
     if m:=re.search(r'consumed_gib=([\d.]+)', r['notes'] or ''): measured['consumed_gib'] = float(m[1])
     if m:=re.search(r'([\d.]+) GiB for consumed', r['evidence'] or ''): measured['consumed_gib'] = float(m[1])
     return {'id':r['id'], 'source':r['source_url'], 'model':r['model'], 'quantization':r['quantization'], 'gpu':card, 'total_gib':total, 'engine':engine(r), 'version_from':how, 'marks':marks, 'graphs':graphs(r), 'measured':measured}
@@ -259,7 +259,7 @@ def subject(r:dict): # arch, device, engine
     except ValueError:
         if not r['total_gib']: raise
         d = device(r['total_gib'])  # a card that the catalogue lacks, by its memory
-    x = implied(a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS}), Observed(weights_gib=r['measured'].get('weights_gib'), printed_peak_gib=r['measured'].get('activation_peak_gib'), cuda_graph_estimate_gib=r['measured'].get('cudagraph_estimate_gib'), graphs=tuple(map(tuple,r.get('graphs',())))))
+    x = implied(a, d, Engine(**{k:v for k,v in r['engine'].items() if k in FIELDS}), Observed(weights_gib=r['measured'].get('weights_gib'), cuda_graph_estimate_gib=r['measured'].get('cudagraph_estimate_gib'), graphs=tuple(map(tuple,r.get('graphs',())))))
     return x.arch, d, x.engine
 
 def read(folder)->list[dict]:
