@@ -222,9 +222,9 @@ def assets():
 
 def readme():
     "README.md: the index notebook with its outputs as text"
-    parts = [GENERATED.rstrip()]
+    parts,shown = [GENERATED.rstrip()],0
     (figures := ROOT/'docs'/'_static'/'readme').mkdir(parents=True, exist_ok=True)
-    for i,cell in enumerate(json.loads((NBS/'index.ipynb').read_text(encoding='utf-8'))['cells']):
+    for cell in json.loads((NBS/'index.ipynb').read_text(encoding='utf-8'))['cells']:
         text = source(cell)
         if re.search(r'#\s*\|\s*(hide|include:\s*false)', text): continue
         if cell['cell_type']=='markdown': parts.append(re.sub(r'\]\(((?:tutorials|howto|accuracy)/)', r'](nbs/\1', text.strip())); continue
@@ -235,7 +235,8 @@ def readme():
             data = out.get('data', {})
             if 'image/png' in data:
                 import base64
-                png = figures/f'figure-{i}.png'
+                shown += 1
+                png = figures/f'figure-{shown}.png'
                 png.write_bytes(base64.b64decode(''.join(data['image/png'])))
                 alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
                 parts.append(f"![{alt[1].strip() if alt else 'figure'}](docs/_static/readme/{png.name})")
