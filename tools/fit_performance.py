@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Fit the coefficients of the step model to public measurements, and score them with whole sources left out.
 
-    python tools/fit_performance.py DATA --write          # coefficients -> vllm_tuner/data/performance.json
-    python tools/fit_performance.py DATA --score FILE     # leave-one-source-out figures -> a distilled scoreboard
+    python tools/fit_performance.py DATA                  # the figures, fitted and left out (five minutes)
+    python tools/fit_performance.py DATA --write vllm_tuner/data/performance.json --score nbs/accuracy/performance.json   # the same, and the coefficients and the board
     python tools/fit_performance.py DATA --tails FILE     # 90th and 99th percentiles, with the shipped coefficients -> a distilled scoreboard
 
 DATA holds `performance_corpus.jsonl`: one measured serving point per line (model, GPU, flags, workload, what was measured). The
@@ -16,6 +16,9 @@ repeat until nothing moves. Coefficients are logarithms with a normal prior arou
 single odd points from steering. Every source has an offset of its own (its client, its host, its clocks), small and per metric, that
 takes up what all its points share: physics is learned from how points differ inside a source and from what sources agree on. A
 prediction never uses an offset.
+
+Both the fit and the fits without a source go downhill until nothing is gained, so that figures do not depend on the coefficients that
+the last run left behind.
 """
 import argparse, json, re, warnings
 from collections import Counter, defaultdict
