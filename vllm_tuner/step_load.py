@@ -38,7 +38,7 @@ def fused(
 )->str:                       # 'fused', 'fused_block', 'block', 'cutlass', 'marlin', 'triton_kernels', 'triton'
     "Which kernels run a mixture of experts"
     v = release(version)
-    if family=='nvfp4': return 'fused'
+    if capability[0]>=10 and (family=='nvfp4' or family=='fp8' and v>=(0,16,0) or family=='bf16' and v>=(0,20,0)): return 'fused' if capability[0]==10 else 'cutlass'
     if family=='fp8_block' and capability[0]==10: return 'fused_block' if v>=(0,18,0) else 'block'
     if family=='fp8_block' and capability==(9,0) and v>=(0,11,0): return 'block' if v<(0,16,0) else 'cutlass' if spread or v<(0,17,0) else 'triton'
     if family=='mxfp4' and capability[0]==9: return 'triton_kernels'
