@@ -252,7 +252,7 @@ def _decide(pool, base, found, no, arch, device, workload, asked, params, object
     ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
     memo = {(c.arch.name,c.engine,c.replicas):c for c in ok}
     again = lambda c: lambda e: rated(_once(memo, (c.arch.name,e,c.replicas), lambda: work(Family(c.arch,asked,c.replicas), e)))
-    top = again(most)(most.engine) if most and most.goodput else lean(ranked[0], asked, again(ranked[0]), .03 if objective=='goodput' else .01)   # a bisection knows the heaviest load to two or three hundredths
+    top = again(most)(most.engine) if most and most.goodput else lean(ranked[0], asked, again(ranked[0]), .05 if objective=='goodput' else .01)   # a bisection against a percentile knows the heaviest load to a few hundredths
     if explain and not most: top = climb(top, asked, device, params, again(top))
     if explain and slo.limits and not most: top = refine(top, asked, again(top))
     second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)

@@ -244,9 +244,10 @@ def _cures(c:Candidate, device, params, need:int, siblings)->list:
     out += [({'enforce_eager':True}, 'no CUDA graphs: --enforce-eager (slower)')] if m.cuda_graph else []
     out += [({'kv_cache_dtype':'fp8'}, 'an 8-bit cache: --kv-cache-dtype fp8 (answers may change)')] if e.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
     out += [(s, f'a sibling in fewer bits: {s.name}') for s in siblings]
-    out += [({'tensor_parallel_size':n}, f'more GPUs: --tensor-parallel-size {n}') for n in (2,4,8,16) if n>e.tensor_parallel_size]
-    out += [({'pipeline_parallel_size':n}, f'more GPUs in stages: --pipeline-parallel-size {n}') for n in (2,4,8,16) if n>e.pipeline_parallel_size]
-    return out + [(d, f'a larger card: {d.name} with {show_bytes(d.memory)}') for d in sorted(devices(), key=lambda d: (d.memory,-d.bandwidth)) if d.vendor==device.vendor and d.memory>1.02*device.memory and d.capability>=device.capability]
+    all_ = lambda k,n: f' ({e.world_size*e.data_parallel_size//getattr(e,k)*n} in all)' if e.world_size*e.data_parallel_size>1 else ''
+    out += [({'tensor_parallel_size':n}, f'more GPUs: --tensor-parallel-size {n}'+all_('tensor_parallel_size',n)) for n in (2,4,8,16) if n>e.tensor_parallel_size]
+    out += [({'pipeline_parallel_size':n}, f'more GPUs in stages: --pipeline-parallel-size {n}'+all_('pipeline_parallel_size',n)) for n in (2,4,8,16) if n>e.pipeline_parallel_size]
+    return out + [(d, f'a larger card: {d.name} with {show_bytes(d.memory)}') for d in sorted(devices(), key=lambda d: (d.memory,-d.bandwidth)) if d.vendor==device.vendor and d.memory>1.02*device.memory and d.bandwidth>.9*device.bandwidth and d.capability>=device.capability]
 
 # %% ../nbs/445_reasons.ipynb #cb20716d
 def cures(
