@@ -13,8 +13,8 @@ from .units import gib, human_int, real, show_count, user_path
 
 # %% auto #0
 __all__ = ['COMMANDS', 'Answer', 'command', 'refused', 'head', 'planned', 'plan', 'judged', 'memory', 'predict', 'check',
-           'models', 'gpus', 'log', 'fleet', 'cluster', 'cluster_blocks', 'cluster_data', 'sweep', 'tune', 'deploy',
-           'explore']
+           'models', 'gpus', 'log', 'fleet', 'cluster', 'within', 'cluster_blocks', 'cluster_data', 'sweep', 'tune',
+           'deploy', 'explore']
 
 # %% ../nbs/660_commands.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -272,15 +272,22 @@ def cluster(a:Ask)->Answer:
     s,w = subject(a),workload(a)
     p = plan_cluster(s.arch, nodes, w, s.engine, a.opt.objective, limits(a), s.params, spare=human_int(a.opt.spare,'--spare'), speed=measured(a,s))
     name = ' + '.join(f"{k} node{'s' if k>1 else ''} of {n.name}" for n,k in nodes)
-    return Answer(Page(f'{s.name} on {name}', cluster_blocks(p, s.name), f'{describe(w)}; vLLM {a.version}'), dict(model=s.name, nodes=name, vllm_version=a.version, **cluster_data(p, s.name)), int(not p.met))
+    return Answer(Page(f'{s.name} on {name}', cluster_blocks(p, s.name), f'{describe(w)}{within(p.slo)}; vLLM {a.version}'), dict(model=s.name, nodes=name, vllm_version=a.version, **cluster_data(p, s.name)), int(not p.met))
 
 # %% ../nbs/660_commands.ipynb #c019
+def within(
+    slo, # `SLO`
+)->str:
+    "The limits in force, those of the workload among them"
+    return ''.join(f', {k} at most {number(v)}' for k,v in slo.limits)
+
 def _where(l)->str: return l.node.name.replace(' x ','x') + (f':{l.nodes}' if l.nodes>1 else '')  # as `--node` takes it
 
-def _layout(l, mixed)->tuple:
-    "A layout as a row; in a fleet of several kinds with the nodes that it is on"
-    p = l.prediction
-    return (l.name, *([_where(l)] if mixed else []), number(l.throughput), number(p.ttft_ms.p90), number(p.tpot_ms.mean), f'{l.gpus}' + (f' (+{l.idle} idle)' if l.idle else ''), f'{l.cost:.2f}' if l.cost else '–')
+def _layout(l, mixed, chosen=None)->tuple:
+    "A layout as a row, with the flags of its plan where it is chosen; in a fleet of several kinds with the nodes that it is on"
+    x = chosen or l
+    p = x.prediction
+    return (l.name, *([_where(l)] if mixed else []), number(x.throughput), number(p.ttft_ms.p90), number(p.tpot_ms.mean), f'{l.gpus}' + (f' (+{l.idle} idle)' if l.idle else ''), f'{cost:.2f}' if (cost := l.cost and l.cost*l.throughput/x.throughput) else '–')
 
 def _impossible(p)->Notes:
     "Layouts that cannot be, by vLLM's reason"
@@ -299,7 +306,7 @@ def cluster_blocks(
     mixed = len({(l.node,l.nodes) for l in p.alternatives})>1
     heads,aligned = ('layout',*(['on'] if mixed else []),'tokens/s','TTFT p90','TPOT','GPUs','$/M tokens'),'l'+'l'*mixed+'rrrrr'
     row = lambda l: _layout(l, mixed)
-    chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(map(row,p.layouts)), p.reach if p.layouts else '', 'c'+aligned[1:])
+    chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(_layout(l, mixed, q.choice) for l,q in zip(p.layouts,p.plans)), p.reach if p.layouts else '', 'c'+aligned[1:])
     tried = Table('Also tried', heads, tuple(map(row,[l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8])), '', aligned)
     runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else '') + (f', for {x:.0%} of the load' if len(p.layouts)>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
     level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r else ''

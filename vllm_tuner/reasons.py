@@ -162,6 +162,11 @@ _PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic'
           'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
 
 # %% ../nbs/445_reasons.ipynb #c86465e3
+def _outside(p)->str:
+    "What it costs to let few in at a time: a queue that outlasts the answers"
+    wait,answer = p.ttft_ms.p50,p.e2e_ms.p50-p.ttft_ms.p50
+    return f'; the others wait {wait/1e3:,.0f} s for their first token, longer than an answer takes: a limit on the first token (ttft_ms) rules this out' if wait>max(answer,2e3) else ''
+
 def bindings(
     c:Candidate,              # the choice
     device,                   # `Device`
@@ -173,7 +178,7 @@ def bindings(
     out = [f'{k}: {readable(bound(p,k,slo.confidence))} of {readable(v)} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
     held = c.servers*m.kv_cache/request_bytes(c.arch, device, e, sum(lengths(workload)[:2]))
     if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
-    elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time')
+    elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time{_outside(p)}')
     part = p.step.bound
     what,doing = _PARTS.get(part, ('the host',part))
     return (*out, f'{what}: {getattr(p.step,part)/max(p.step.total,1e-9):.0%} of a {1e3*p.step.total:.1f} ms decode step is {doing}')
