@@ -33,7 +33,7 @@ from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy, percentiles
 from vllm_tuner.simulation import simulate
-from vllm_tuner.step_clock import PUBLIC, Speed, _clock, shipped, architecture, clock
+from vllm_tuner.step_clock import EAGER, PUBLIC, Batch, Speed, _clock, shipped, architecture, clock
 from vllm_tuner.step_load import fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
@@ -237,8 +237,8 @@ def statistic(run, s, replicas=1):
 class Frozen:
     "A simulated case: its steps, and what each weighs in every statistic"
     case:Case
-    rows:np.ndarray    # tokens after padding, decodes, tokens in sight, prompt tokens, pairs; one row per kind of step
-    launch:np.ndarray  # index into `Clock.launch`
+    rows:np.ndarray    # a `Batch` without its launching; one row per kind of step
+    launch:np.ndarray  # index into `Launch`
     weights:dict       # statistic -> how often each row counts
     const:dict         # statistic -> what does not depend on steps: (seconds, api, api tokens)
     scale:dict         # statistic -> simulated over linear
@@ -254,13 +254,13 @@ def freeze(c, speed):
     "Simulate a case and keep its schedule"
     run = played(c, speed)
     s = run.steps
-    k,d,n,ctx,p,pctx,wait,inv,batches = s[:,1],s[:,2],s[:,3],s[:,4],s[:,5],s[:,6],s[:,7],s[:,9],s[:,10]
-    cl = clock(c.arch, c.device, c.engine, speed)
+    k,d,n,ctx,p,pctx,wait,inv,batches = s.repeats,s.seconds,s.decodes,s.context,s.prefill,s.prefill_context,s.waiting,s.weight,s.batches
+    cl = clock(c.arch, c.device, c.engine, speed).batching
     sizes = np.array(cl.sizes or (0,))
     if cl.replicas>1: n,ctx,pctx,p = n/cl.replicas,ctx/cl.replicas,pctx*np.minimum(1,cl.budget/(p+1e-9)),np.minimum(p,cl.budget)
     tok = n*(1+cl.drafts)+p
     inside = tok<=sizes[-1]
-    idx = np.where(inside, np.where(p>0, cl.graph[1], cl.graph[0]), 0)
+    idx = np.where(inside, np.where(p>0, cl.graphs.mixed, cl.graphs.decode), EAGER)
     m = np.where(inside, sizes[np.minimum(np.searchsorted(sizes,tok),len(sizes)-1)], tok)
     key = np.stack([p>0, np.round(3*np.log2(n+1)), np.round(2*np.log2(p+1)), np.round(2*np.log2(ctx/np.maximum(n,1)+1)), idx, batches],1)
     _,inv_ix = np.unique(key, axis=0, return_inverse=True); inv_ix = inv_ix.ravel()
@@ -270,7 +270,7 @@ def freeze(c, speed):
     rows = np.stack([np.where(S>1, np.maximum(1,avg(m)/S), avg(m)), avg(n)/S, avg(ctx)/S, avg(p)/S, avg(pctx)/S], 1)
     N,N2 = len(run.arrival), max(1,(run.output>1).sum())
     pure = (p==0)|(n==0)
-    n = s[:,3]
+    n = s.decodes
     raw = {'tpot':k*inv/N2, 'itl':k*n/max(1,(k*n).sum()), 'itlp':np.where(pure,k*n,0)/max(1,(k*n*pure).sum()), 'ttft':k*wait/N, 'out':k, 'e2e':k*(wait+n)/N}
     raw = {a:add(w) for a,w in raw.items()}
     f = Frozen(c, rows, avg(idx).round().astype(int), {}, {}, {}, {}, run)
@@ -308,7 +308,7 @@ class Bench:
         out = {}
         for l,d,e,fs,rows,launch in (self.groups if only is None else [self.groups[g] for g in only]):
             c = _clock(l, table, d, e)
-            t = c.step(*rows, np.array(c.launch)[launch]).total
+            t = c.step(Batch(*rows, np.array(c.batching.launch)[launch])).total
             i = 0
             for f in fs: out[id(f)] = t[i:i+len(f.rows)]; i += len(f.rows)
         return out

@@ -52,11 +52,11 @@ class Split:
     @property
     def prefilling(self)->float: # share of the time from the first arrival to the last prompt
         "How much of the time prefill servers compute"
-        return float(np.mean([r.steps[:,2].sum() for r in self.prefill])/(self.ready.max()-self.arrival.min()))
+        return float(np.mean([r.steps.seconds.sum() for r in self.prefill])/(self.ready.max()-self.arrival.min()))
     @property
     def batch(self)->float: # requests
         "Requests in a step of a decode server, mean over its steps"
-        return float(np.mean([(r.steps[:,1]*r.steps[:,3]).sum()/r.steps[:,1].sum() for r in self.decode]))
+        return float(np.mean([(r.steps.repeats*r.steps.decodes).sum()/r.steps.repeats.sum() for r in self.decode]))
 
 # %% ../nbs/357_disaggregated.ipynb #c009
 def _dealt(arch, device, engine, r, servers, speed):

@@ -6,87 +6,130 @@
 from __future__ import annotations
 from bisect import insort
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import groupby
 from math import ceil, sqrt
+from typing import NamedTuple
 from .block_pool import Pool
 from .step_clock import Clock
 from .workloads import Requests
 
 # %% auto #0
-__all__ = ['Server', 'turn', 'send', 'line_up', 'need', 'room', 'victim', 'preempt', 'join', 'leave', 'release', 'done', 'fill',
-           'mixed', 'reap', 'stretch', 'lasts']
+__all__ = ['Rules', 'Frontend', 'Stretch', 'Event', 'Prefill', 'Server', 'serve', 'turn', 'send', 'line_up', 'need', 'room',
+           'victim', 'preempt', 'join', 'leave', 'release', 'done', 'fill', 'proceed', 'admit', 'mixed', 'reap',
+           'stretch', 'next_end', 'lasts']
+
+# %% ../nbs/345_scheduler.ipynb #s002
+@dataclass(frozen=True, slots=True)
+class Rules:
+    "What the scheduler obeys"
+    budget:int         # `max_num_batched_tokens`
+    seats:int          # `max_num_seqs`
+    chunked:bool=True  # a prompt may take several steps
+    longest:int=0      # tokens of one prompt in a step, 0 for no limit but the budget
+    alone:bool=True    # who is alone may take the whole budget all the same
+    width:int=1        # tokens that a decode takes from the budget: itself and its drafts
+    whole:bool=True    # a request enters only when its whole prompt fits into the cache
+    ahead:bool=False   # a step is scheduled when the one before starts (asynchronous scheduling), not when it ends
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    "What lies between users and the engine"
+    delay:float=.003   # seconds from the end of one request to the next of the same user
+    serial:float=0.    # seconds of the API server's one event loop for a request
+
+# %% ../nbs/345_scheduler.ipynb #s004
+class Stretch(NamedTuple):
+    "Equal steps in a row"
+    start:float           # seconds at which the first began
+    repeats:int           # how many
+    seconds:float         # that they took together
+    decodes:int           # requests that each of them gives a token
+    context:float         # tokens in sight of these, mean over the steps
+    prefill:int           # prompt tokens, in a single step
+    prefill_context:float # sum over these of the tokens that each attends to
+    waiting:int           # requests in the queue or in the middle of their prompt
+    blocks:float          # blocks in use, mean over the steps
+    weight:float          # of a step in the mean TPOT: sum over its decodes of 1/(answer-1)
+    batches:int           # in the pipeline
+
+# %% ../nbs/345_scheduler.ipynb #s007
+class Event(NamedTuple):
+    "Somebody arrives or is done"
+    when:float   # seconds of an arrival, number of a step of an end
+    request:int  # its number
+
+@dataclass(slots=True, eq=False)
+class Prefill:
+    "A prompt in progress"
+    request:int  # its number
+    done:int     # tokens computed
+    goal:int     # tokens to compute
+    extra:int    # blocks that its chunk takes on top
 
 # %% ../nbs/345_scheduler.ipynb #c008
 class Server:
     "The scheduler's state, and what it did"
-    __slots__ = ('clock','clocks','cohorts','pool','budget','seats','chunked','delay','users','inp','out','hit','arrive','shared','t','k','n','ctx','used','incoming','queue','partial','live','ends','end','phases','weight',
-                 'serial','gate','width','whole','ahead','long','alone','rank','seen','first','finish','born','made','preempted','log','left')
+    __slots__ = ('pool','rules','frontend','shared','clock','clocks','cohorts','inp','out','hit','arrive','rank','t','k','n','ctx','used','weight','left','incoming','queue','partial',
+                 'live','ends','end','phases','born','made','first','finish','seen','gate','preempted','log')
 
     def __init__(self,
-        clock:Clock,      # seconds
-        pool:Pool,        # blocks
-        budget:int,       # `max_num_batched_tokens`
-        seats:int,        # `max_num_seqs`
-        chunked:bool=True,# a prompt may take several steps
-        delay:float=.003, # seconds from the end of one request to the next of the same user
-        shared:int=0,     # first tokens that all prompts share and the cache holds once
-        serial:float=0.,  # seconds of the API server's one event loop for a request
-        width:int=1,      # tokens that a decode takes from the budget: itself and its drafts
-        whole:bool=True,  # a request enters only when its whole prompt fits into the cache
-        ahead:bool=False, # a step is scheduled when the one before starts (asynchronous scheduling), not when it ends
-        long:int=0,       # tokens of one prompt in a step, 0 for no limit but the budget
-        alone:bool=True,  # who is alone may take the whole budget all the same
+        clock:Clock, # seconds
+        pool:Pool,   # blocks
+        rules:Rules, # what flags say
+        frontend:Frontend=Frontend(), # what the API server adds
+        shared:int=0,# first tokens that all prompts share and the cache holds once
     ):
-        self.clock,self.pool,self.budget,self.seats,self.chunked,self.delay,self.shared = clock,pool,budget,seats,chunked,delay,shared
-        self.t,self.k,self.n,self.ctx,self.used,self.weight = 0.,0,0,0,pool.held(shared),0.
-        self.queue,self.partial,self.live,self.ends,self.phases = deque(),[],{},[],[0]*pool.size
-        self.clocks,self.cohorts = tuple(replace(clock, stages=k+1) for k in range(s)) if (s:=getattr(clock,'stages',1))>1 else (clock,),0
-        self.log,self.preempted,self.serial,self.gate,self.width,self.whole,self.ahead,self.seen = [],0,serial,-1.,width,whole,ahead,0.
-        self.long,self.alone = long or budget,alone
+        self.pool,self.rules,self.frontend,self.shared = pool,rules,frontend,shared
+        self.clock,self.clocks,self.cohorts = clock,clock.by_stages(),0
+        self.t,self.k,self.n,self.ctx,self.used,self.weight,self.seen,self.gate = 0.,0,0,0,pool.held(shared),0.,0.,-1.
+        self.queue,self.partial,self.live,self.ends,self.phases,self.preempted,self.log = deque(),[],{},[],[0]*pool.size,0,[]
 
-    def serve(self,
-        r:Requests, # in order of arrival
-    )->'Server':
-        "Play until the last request is done"
-        n = len(r)
-        self.inp,self.out,self.hit = r.input.tolist(),r.output.tolist(),r.cached.tolist()
-        times = r.arrival.tolist(); self.arrive = times[:]
-        self.rank = None if r.priority is None else list(zip(r.priority.tolist(), range(n)))
-        self.first,self.finish,self.born,self.made,self.end = [0.]*n,[0.]*n,[0]*n,[0]*n,[-1]*n
-        now = min(r.users or n, n)
-        self.incoming,self.left = deque(),deque(zip(times[now:], range(now,n)))
-        for _,together in groupby(range(now), times.__getitem__): self.send(together)
-        while self.turn(): pass
-        return self
-
-# %% ../nbs/345_scheduler.ipynb #c009
+# %% ../nbs/345_scheduler.ipynb #s005
 def _method(f):
     "Add a method to `Server`"
     setattr(Server, f.__name__, f)
     return f
 
 @_method
+def serve(self,
+    r:Requests, # in order of arrival
+)->'Server':
+    "Play until the last request is done"
+    n = len(r)
+    self.inp,self.out,self.hit = r.input.tolist(),r.output.tolist(),r.cached.tolist()
+    times = r.arrival.tolist(); self.arrive = times[:]
+    self.rank = None if r.priority is None else list(zip(r.priority.tolist(), range(n)))
+    self.first,self.finish,self.born,self.made,self.end = [0.]*n,[0.]*n,[0]*n,[0]*n,[-1]*n
+    now = min(r.users or n, n)
+    self.incoming,self.left = deque(),deque(map(Event, times[now:], range(now,n)))
+    for _,together in groupby(range(now), times.__getitem__): self.send(together)
+    while self.turn(): pass
+    return self
+
+# %% ../nbs/345_scheduler.ipynb #c009
+@_method
 def turn(self):
     "One step, or a stretch of equal ones; `False` when nothing is left"
-    inc = self.incoming
-    while inc and inc[0][0]<=self.seen:
-        self.line_up(inc.popleft()[1])
+    coming = self.incoming
+    while coming and coming[0].when<=self.seen: self.line_up(coming.popleft().request)
     calm = not self.n or self.room(1)
     p,pctx,ready = self.fill(calm) if self.partial or self.queue else (0,0.,())
     if p: self.mixed(p, pctx, ready)
     elif self.n: self.stretch()
-    elif inc: self.t = self.seen = max(self.t, inc[0][0]); self.cohorts = 0
+    elif coming: self.t = self.seen = max(self.t, coming[0].when); self.cohorts = 0
     else: return False
     return True
 
+# %% ../nbs/345_scheduler.ipynb #s008
 @_method
 def send(self, together):
     "Users send requests at one instant: they share the API server's event loop in turns, so all reach the engine when the last does"
     together = list(together)
-    self.gate = max(self.arrive[together[0]], self.gate+self.serial)+self.serial*(len(together)-1)
-    for i in together: self.incoming.append((self.gate, i))
+    serial = self.frontend.serial
+    self.gate = max(self.arrive[together[0]], self.gate+serial)+serial*(len(together)-1)
+    for i in together: self.incoming.append(Event(self.gate, i))
 
 @_method
 def line_up(self, i, again=False):
@@ -114,8 +157,8 @@ def room(self, k):
 @_method
 def victim(self):
     "Who has to go: who came last, under priorities the last of the least"
-    if self.rank is not None: return max([e[0] for e in self.partial]+list(self.live), key=self.rank.__getitem__)
-    return self.partial[-1][0] if self.partial else next(reversed(self.live))
+    if self.rank is not None: return max([e.request for e in self.partial]+list(self.live), key=self.rank.__getitem__)
+    return self.partial[-1].request if self.partial else next(reversed(self.live))
 
 @_method
 def preempt(self):
@@ -128,8 +171,8 @@ def preempt(self):
         self.leave(i, self.inp[i]+self.made[i]+made-1)
         self.made[i] += made; self.end[i] = -1
     else:
-        entry = next(e for e in self.partial if e[0]==i); self.partial.remove(entry)
-        self.release(i, entry[1]); self.used -= entry[3]
+        e = next(e for e in self.partial if e.request==i); self.partial.remove(e)
+        self.release(i, e.done); self.used -= e.extra
     self.line_up(i, True)
 
 # %% ../nbs/345_scheduler.ipynb #6f7e55ef
@@ -141,7 +184,7 @@ def join(self, i):
     if self.made[i]>=self.out[i]: return self.done(i, c)
     self.born[i] = self.k; self.live[i] = None
     self.end[i] = self.k+self.out[i]-self.made[i]
-    heappush(self.ends, (self.end[i], i))
+    heappush(self.ends, Event(self.end[i], i))
     self.n += 1; self.ctx += c; self.phases[(self.k-c)%self.pool.size] += 1
     self.weight += 1/(self.out[i]-1)
 
@@ -167,36 +210,54 @@ def done(self, i, tokens):
     else: self.release(i, tokens)
     self.finish[i] = self.t
     if self.left:
-        a,j = self.left.popleft()
-        self.arrive[j] = max(a, self.t+self.delay)
-        self.send((j,))
+        new = self.left.popleft()
+        self.arrive[new.request] = max(new.when, self.t+self.frontend.delay)
+        self.send((new.request,))
 
 # %% ../nbs/345_scheduler.ipynb #c012
 @_method
 def fill(self, calm):
-    "Prompt tokens of the next step, their pairs, and the requests whose prompt ends with it"
-    budget,p,pctx,P = self.budget-self.n*self.width,0,0.,self.pool
-    most = self.budget if self.alone and self.n+len(self.partial)+len(self.queue)<2 else self.long
-    for entry in self.partial[:]:
-        i,a,goal,_ = entry
-        c = min(goal-a, budget, most)
-        if c<=0 or entry not in self.partial: break
-        new = P.held(a+c)-P.held(a)
-        while new>P.blocks-self.used and entry in self.partial: self.preempt(); calm = False
-        if entry not in self.partial: break
-        self.used += new; budget -= c; p += c; pctx += c*(2*a+c+1)/2; entry[1] = a+c
-    while calm and self.queue and budget>0 and self.n+len(self.partial)<self.seats:
+    "Prompt tokens of the next step, their pairs, and the prompts that end with it"
+    rules = self.rules
+    budget,lonely = rules.budget-self.n*rules.width, self.n+len(self.partial)+len(self.queue)<2
+    most = rules.budget if rules.alone and lonely else rules.longest or rules.budget
+    chunks,kept = self.proceed(budget, most)
+    if calm and kept: chunks += self.admit(budget-sum(c for _,c in chunks), most)
+    if not chunks: return 0,0.,()
+    return sum(c for _,c in chunks), sum(c*(2*done+c+1)/2 for done,c in chunks), [e for e in self.partial if e.done>=e.goal]
+
+@_method
+def proceed(self, budget, most):
+    "Chunks of prompts in progress, each (tokens before it, its tokens); whether nobody had to go for them"
+    P,chunks,calm = self.pool,[],True
+    for e in self.partial[:]:
+        c = min(e.goal-e.done, budget, most)
+        if c<=0 or e not in self.partial: break
+        new = P.held(e.done+c)-P.held(e.done)
+        while new>P.blocks-self.used and e in self.partial: self.preempt(); calm = False
+        if e not in self.partial: break
+        chunks.append((e.done,c))
+        self.used += new; budget -= c; e.done += c
+    return chunks,calm
+
+# %% ../nbs/345_scheduler.ipynb #s006
+@_method
+def admit(self, budget, most):
+    "Chunks of prompts that enter from the queue"
+    P,chunks,rules = self.pool,[],self.rules
+    while self.queue and budget>0 and self.n+len(self.partial)<rules.seats:
         i = self.queue[0]
-        goal,a = self.inp[i]+self.made[i], self.hit[i]
-        c = min(goal-a, budget, most)
-        kept = P.fixed(self.inp[i]+self.out[i], self.shared)
-        extra = P.fixed(self.inp[i]+self.out[i], self.shared, c)-kept
-        first,all_ = (P.held(x)-P.held(min(self.shared,x))+kept+extra for x in (a+c,goal))
-        if c<goal-a and not self.chunked or (all_ if self.whole else first)>P.blocks-self.used: break
+        goal,done,all_ = self.inp[i]+self.made[i], self.hit[i], self.inp[i]+self.out[i]
+        c = min(goal-done, budget, most)
+        kept = P.fixed(all_, self.shared)
+        extra = P.fixed(all_, self.shared, c)-kept
+        first,whole = (P.held(x)-P.held(min(self.shared,x))+kept+extra for x in (done+c,goal))
+        if c<goal-done and not rules.chunked or (whole if rules.whole else first)>P.blocks-self.used: break
         self.queue.popleft()
-        self.used += first
-        self.partial.append([i,a+c,goal,extra]); budget -= c; p += c; pctx += c*(2*a+c+1)/2
-    return p,pctx,[e for e in self.partial if e[1]>=e[2]] if p else []
+        self.partial.append(Prefill(i, done+c, goal, extra))
+        chunks.append((done,c))
+        self.used += first; budget -= c
+    return chunks
 
 # %% ../nbs/345_scheduler.ipynb #e8ed9125
 @_method
@@ -205,45 +266,50 @@ def mixed(self, p, pctx, ready):
     n,self.cohorts = self.n,min(self.cohorts+1, len(self.clocks))
     self.clock = self.clocks[self.cohorts-1]
     d = self.clock.seconds(n, self.ctx, p, pctx)
-    self.log.append((self.t, 1, d, n, self.ctx, p, pctx, len(self.queue)+len(self.partial), self.used, self.weight, self.cohorts))
+    self.log.append(Stretch(self.t, 1, d, n, self.ctx, p, pctx, len(self.queue)+len(self.partial), self.used, self.weight, self.cohorts))
     if n: self.used += self.need(1)
-    self.seen = self.t if self.ahead else self.t+d
+    self.seen = self.t if self.rules.ahead else self.t+d
     self.t += d; self.k += 1; self.ctx += n
     self.reap()
     for e in ready:
         self.partial.remove(e)
-        i = e[0]; self.used -= e[3]
+        i = e.request; self.used -= e.extra
         if not self.made[i]: self.first[i] = self.t
         self.join(i)
 
 @_method
 def reap(self):
     "Take out who has all tokens"
-    while self.ends and self.ends[0][0]<=self.k:
-        e,i = heappop(self.ends)
-        if self.end[i]==e: self.done(i, self.inp[i]+self.out[i]-1)
+    while self.ends and self.ends[0].when<=self.k:
+        step,i = heappop(self.ends)
+        if self.end[i]==step: self.done(i, self.inp[i]+self.out[i]-1)
 
 # %% ../nbs/345_scheduler.ipynb #c014
 @_method
 def stretch(self):
     "Decoding until the next event"
-    n,ends,P = self.n,self.ends,self.pool
-    while self.end[ends[0][1]]!=ends[0][0]: heappop(ends)
-    k = ends[0][0]-self.k
+    n,P = self.n,self.pool
+    k = self.next_end()-self.k
     free = P.blocks-self.used
     if P.growing*n*(k//P.size+1)>free and self.need(k)>free: k = self.lasts(k, free)
     a = self.clock.seconds(n, self.ctx)
     b = self.clock.seconds(n, self.ctx+n*(k-1)) if k>1 else a
-    if self.incoming and not self.queue and n<self.seats: k,b = _until(self.incoming[0][0]-self.t, k, a, b, self.ahead)
+    if self.incoming and not self.queue and n<self.rules.seats: k,b = _until(self.incoming[0].when-self.t, k, a, b, self.rules.ahead)
     d = k*(a+b)/2
     new = self.need(k)
-    self.log.append((self.t, k, d, n, self.ctx+n*(k-1)/2, 0, 0., len(self.queue), self.used+new/2, self.weight, self.cohorts))
+    self.log.append(Stretch(self.t, k, d, n, self.ctx+n*(k-1)/2, 0, 0., len(self.queue), self.used+new/2, self.weight, self.cohorts))
     self.used += new
     self.t += d; self.k += k; self.ctx += n*k
-    self.seen = self.t-b if self.ahead else self.t
+    self.seen = self.t-b if self.rules.ahead else self.t
     self.reap()
 
 # %% ../nbs/345_scheduler.ipynb #5022aa4c
+@_method
+def next_end(self):
+    "The step at which somebody is done next; who was thrown out meanwhile ends later"
+    while self.ends[0].when!=self.end[self.ends[0].request]: heappop(self.ends)
+    return self.ends[0].when
+
 @_method
 def lasts(self, k, free):
     "Steps for which the free blocks last, at least one"

@@ -121,15 +121,12 @@ def summary(
     spread:tuple=(),     # metric -> standard deviation of the log
 )->Prediction:
     "A run in numbers"
-    s,d = run.steps,run.replicas
-    busy = s[:,2].sum() if len(s) else 1e-9
-    mean = lambda x: float((x*s[:,2]).sum()/busy) if len(s) else 0.
-    pure = s[s[:,5]==0] if len(s) else s
-    cover = float((pure[:,1]*(pure[:,3]<=run.longest_graph)).sum()/pure[:,1].sum()) if len(pure) else float(run.longest_graph>0)
+    d,pure = run.replicas,run.steps[run.steps.prefill==0]
+    cover = float((pure.repeats*(pure.decodes<=run.longest_graph)).sum()/pure.repeats.sum()) if len(pure) else float(run.longest_graph>0)
     rate = run.requests_per_second
     out,tot = (rate*float(x.mean()) if len(x) else 0. for x in (run.output, run.output+run.input))
-    return Prediction(rate, out, tot, percentiles(run.ttft), percentiles(run.tpot), percentiles(*run.gaps()), percentiles(run.e2e), d*mean(s[:,3]), mean(s[:,8])/run.pool.blocks, d*run.preemptions, cover,
-                      run.saturated, d*run.pool.tokens, step, run.notes, d*mean(s[:,7]), tuple(spread), run.offered)
+    return Prediction(rate, out, tot, percentiles(run.ttft), percentiles(run.tpot), percentiles(*run.gaps()), percentiles(run.e2e), d*run.mean('decodes'), run.mean('blocks')/run.pool.blocks, d*run.preemptions, cover,
+                      run.saturated, d*run.pool.tokens, step, run.notes, d*run.mean('waiting'), tuple(spread), run.offered)
 
 # %% ../nbs/355_serving.ipynb #487007d8
 LONGEST = 10_000  # requests of one run
@@ -165,9 +162,7 @@ def predict(
     "What a server does under a workload"
     e = engine.resolve(arch, device)
     run = watch(arch, device, e, workload, seed, speed, kv_tokens)
-    s,busy = run.steps,max(1e-9, run.steps[:,2].sum() if len(run.steps) else 0.)
-    n = max(1, round(float((s[:,3]*s[:,2]).sum()/busy))) if len(s) else 1
-    ctx = float((s[:,4]*s[:,2]).sum()/busy) if len(s) else 0.
+    n,ctx = max(1, round(run.mean('decodes'))), run.mean('context')
     return summary(run, step_time(arch, device, e, n, max(n,ctx), speed=speed), spreads(device, run, speed))
 
 # %% ../nbs/355_serving.ipynb #3a49535c
@@ -175,10 +170,8 @@ def busy(
     run:Run, # what happened
 )->bool:     # somebody waits, or the cache is nearly full
     "Whether waiting shapes the latencies: then they are harder to predict"
-    s = run.steps
-    if not len(s): return False
-    mean = lambda x: float((x*s[:,2]).sum()/s[:,2].sum())
-    return run.saturated or mean(s[:,7])>.1*mean(s[:,3]) or mean(s[:,8])>.85*run.pool.blocks
+    if not len(run.steps): return False
+    return run.saturated or run.mean('waiting')>.1*run.mean('decodes') or run.mean('blocks')>.85*run.pool.blocks
 
 _LIKE = {'itl_ms':'tpot_ms', 'requests_per_second':'output_tokens_per_second', 'total_tokens_per_second':'output_tokens_per_second'}  # metrics that err like another
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 import numpy as np
 from .block_pool import Pool, pool
-from .scheduler import Server
+from .scheduler import Frontend, Rules, Server, Stretch
 from .step_clock import PUBLIC, Speed, clock
 from .traces import prefix_hits
 from .versions import at
@@ -26,7 +26,7 @@ class Run:
     finish:np.ndarray      # seconds of the last token
     input:np.ndarray       # prompt tokens
     output:np.ndarray      # answer tokens
-    steps:np.ndarray       # one row per stretch: start, steps, seconds, decodes, tokens in sight, prompt tokens, pairs, waiting, blocks in use, sum of 1/(answer-1), batches in the pipeline
+    steps:np.recarray      # one row per `Stretch`
     preemptions:int        # requests thrown out and computed again
     replicas:int           # independent data-parallel replicas; the arrays describe one of them
     pool:Pool              # its cache
@@ -77,8 +77,15 @@ class Run:
 
     def gaps(self)->tuple[np.ndarray,np.ndarray]: # seconds, how many tokens
         "Times between tokens, and how many tokens had to wait that long"
-        s = self.steps[self.steps[:,3]>0]
-        return s[:,2]/s[:,1], s[:,1]*s[:,3]
+        s = self.steps[self.steps.decodes>0]
+        return s.seconds/s.repeats, s.repeats*s.decodes
+
+    def mean(self,
+        name:str, # a field of `Stretch`
+    )->float:
+        "Mean over the time in which the server computes"
+        s = self.steps
+        return float((s[name]*s.seconds).sum()/s.seconds.sum()) if len(s) else 0.
 
 # %% ../nbs/350_simulation.ipynb #c007
 def _cut(r, longest, capacity):
@@ -137,12 +144,16 @@ def longest_chunk(
     "Tokens of one prompt in a step: as the flag says, else 4 % of `max_model_len` where several prompts may be in progress (config/scheduler.py, up to 0.26)"
     return e.long_prefill_token_threshold or (int(.04*e.max_model_len) if e.max_num_partial_prefills>1 else 0)
 
-def _server(arch, device, e, speed, pool, shared):
-    "An idle server; replicas that share experts step as one"
-    c,t,s = clock(arch, device, e, speed),speed.table(),e.speculative_config
-    return Server(c, pool, e.max_num_batched_tokens*c.replicas, e.max_num_seqs*c.replicas, bool(e.enable_chunked_prefill), t['api']/2, min(shared, pool.tokens//2), t['api_serial'], 1+(s.num_speculative_tokens if s else 0),
-                  at(WHOLE_PROMPT, e.vllm_version), bool(e.async_scheduling), longest_chunk(e), at(ALONE, e.vllm_version))
+def _rules(e, replicas):
+    "What the scheduler obeys; replicas that share experts step as one"
+    drafts = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
+    return Rules(budget=e.max_num_batched_tokens*replicas, seats=e.max_num_seqs*replicas, chunked=bool(e.enable_chunked_prefill), longest=longest_chunk(e), alone=at(ALONE, e.vllm_version),
+                 width=1+drafts, whole=at(WHOLE_PROMPT, e.vllm_version), ahead=bool(e.async_scheduling))
 
+def _server(arch, device, e, speed, pool, shared):
+    "An idle server"
+    c,t = clock(arch, device, e, speed),speed.table()
+    return Server(c, pool, _rules(e, c.batching.replicas), Frontend(delay=t['api']/2, serial=t['api_serial']), min(shared, pool.tokens//2))
 
 # %% ../nbs/350_simulation.ipynb #c012b
 def simulate(
@@ -159,7 +170,7 @@ def simulate(
     "Play vLLM's scheduler over a list of requests"
     e,given = engine.resolve(arch, device),isinstance(workload,Requests)
     r = workload if given else requests(workload, n or workload.num_requests or _enough(workload), seed)
-    together = clock(arch, device, e, speed).replicas
+    together = clock(arch, device, e, speed).batching.replicas
     r = _replica(r, e.data_parallel_size//together)
     p,short = _pool(arch, device, e, kv_tokens)
     p = replace(p, blocks=p.blocks*together)
@@ -178,7 +189,7 @@ def _run(s, r, e, p, t, notes, replicas):
     "What a server did, as arrays"
     arrive,first,finish = (np.array(x) for x in (s.arrive,s.first,s.finish))
     api = t['api']+t['api_token']*r.input
-    steps = np.array(s.log).reshape(-1,11)
+    steps = np.array(s.log, [(f,float) for f in Stretch._fields]).view(np.recarray)
     rate = mean_rate(arrive) if r.users is None else None
     full = rate is not None and _saturated(arrive, first, finish, steps)
     if full: notes += (f'{replicas*rate:,.4g} requests come every second, more than are answered: the queue grows as long as they come; the latencies are those of the first {replicas*len(arrive):,}',)
@@ -206,8 +217,8 @@ def _saturated(arrive, first, finish, steps):
     "Whether requests came faster than they were answered: more and more of them are inside; where arrivals end before that shows, a queue"
     lasts = arrive[-1]-arrive[0]
     if lasts < FILLED*np.quantile(finish-first, .9):
-        late = steps[steps[:,0]<=arrive[-1]]
-        return bool(len(late) and late[-1,7]>max(8, .05*len(arrive)))
+        late = steps[steps.start<=arrive[-1]]
+        return bool(len(late) and late.waiting[-1]>max(8, .05*len(arrive)))
     mid,late = (_inside(arrive, finish, arrive[0]+a*lasts, arrive[0]+b*lasts) for a,b in ((.25,.5),(.75,1.)))
     gap = np.diff(arrive); bursts = max(1., float(gap.var()/gap.mean()**2))   # variance of how many come, over that of a Poisson process
     return late-mid > max(8., 3*(bursts*mid)**.5, .015*len(arrive))
@@ -242,12 +253,12 @@ def plot_timeline(
     for i in range(n):
         for left,right,colour in ((run.arrival[i],begin[i],'#cccccc'),(begin[i],run.first[i],ORANGE),(run.first[i],run.finish[i],BLUE)): a.barh(i, right-left, left=left, height=.8, color=colour)
     a.set(ylabel='request', ylim=(n-.5,-.5)); a.spines[['top','right']].set_visible(False)
-    end = run.finish[:n].max(); s = steps[steps[:,0]<=end]
-    b.step(s[:,0], s[:,8]/run.pool.blocks*100, color=GREEN, where='post', label='cache in use, %'); b.step(s[:,0], s[:,3], color=GREY, where='post', label='requests in the batch')
+    end = run.finish[:n].max(); s = steps[steps.start<=end]
+    b.step(s.start, s.blocks/run.pool.blocks*100, color=GREEN, where='post', label='cache in use, %'); b.step(s.start, s.decodes, color=GREY, where='post', label='requests in the batch')
     b.set(xlabel='seconds', xlim=(0,end), ylim=(0,None)); b.legend(frameon=False, fontsize=8, loc='upper right'); b.spines[['top','right']].set_visible(False)
     return fig
 
 def _begins(steps, arrival, first):
     "About when the prompt of a request began: the last step with prompt tokens before its first token"
-    s = steps[(steps[:,5]>0)&(steps[:,0]<first)]
-    return float(max(arrival, min(first, s[-1,0]))) if len(s) else float(arrival)
+    s = steps[(steps.prefill>0)&(steps.start<first)]
+    return float(max(arrival, min(first, s.start[-1]))) if len(s) else float(arrival)

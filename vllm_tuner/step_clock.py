@@ -6,16 +6,18 @@
 from __future__ import annotations
 import json, re
 from bisect import bisect_left
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from math import log
+from typing import NamedTuple
 from .step_load import ROUNDED, fused, load, unit
 from .versions import release
 
 # %% auto #0
-__all__ = ['BESIDE', 'WITHIN', 'FASTER', 'NARROW', 'PARTS', 'PUBLIC', 'either', 'wall', 'Step', 'shipped', 'Speed',
-           'architecture', 'efficiency', 'Clock', 'geforce', 'reduce_seconds', 'clock']
+__all__ = ['BESIDE', 'WITHIN', 'FASTER', 'NARROW', 'PARTS', 'PUBLIC', 'EAGER', 'PIECEWISE', 'FULL', 'GRAPHS', 'either', 'wall',
+           'Step', 'shipped', 'Speed', 'architecture', 'efficiency', 'Batch', 'Launch', 'Graphs', 'Batching', 'Experts',
+           'Sight', 'geforce', 'reduce_seconds', 'Exchange', 'Clock', 'step', 'seconds', 'by_stages', 'clock']
 
 # %% ../nbs/330_step_clock.ipynb #c006
 def either(
@@ -132,82 +134,83 @@ def efficiency(
     if what!=base: value *= table[f'{what}:{family}']*table.get(f'{what}@{a}',1.)*table.get(f'{what}:{family}@{a}',1.)
     return min(value, .97)
 
-# %% ../nbs/330_step_clock.ipynb #c029
+# %% ../nbs/330_step_clock.ipynb #k010
+class Batch(NamedTuple):
+    "What one step computes"
+    tokens:float          # after padding to a captured size
+    decodes:float         # requests that get a token
+    context:float         # their tokens in sight, together
+    prefill:float         # prompt tokens
+    prefill_context:float # sum over these of the tokens that each attends to
+    launch:float          # seconds of launching what no graph replays
+
+class Launch(NamedTuple):
+    "Seconds of launching a step, by what a CUDA graph replays of it"
+    eager:float=0.     # nothing
+    piecewise:float=0. # all but attention
+    full:float=0.      # everything
+
+class Graphs(NamedTuple):
+    "Which field of `Launch` a step within the captured sizes has"
+    decode:int # when nobody computes a prompt
+    mixed:int  # when somebody does
+
+EAGER,PIECEWISE,FULL = range(3)
+GRAPHS = {'NONE':Graphs(EAGER,EAGER), 'PIECEWISE':Graphs(PIECEWISE,PIECEWISE), 'FULL':Graphs(FULL,FULL), 'FULL_DECODE_ONLY':Graphs(FULL,EAGER), 'FULL_AND_PIECEWISE':Graphs(FULL,PIECEWISE)}  # by `cudagraph_mode`
+
+# %% ../nbs/330_step_clock.ipynb #k011
 @dataclass(frozen=True, slots=True)
-class Clock:
-    "Seconds per unit of work on one configuration"
-    weights:float        # per step
-    gemm:float           # per token
-    experts:tuple        # (seconds to read one expert of every layer, experts, topk, ranks, replicas, seconds of arithmetic per token and expert)
-    kv:tuple             # (seconds per token in sight, limit)
-    attention:tuple      # (seconds per pair, limit)
-    state:float          # per request
-    scan:float           # per prompt token
-    elementwise:float    # per token
-    comm:float           # per step
-    comm_token:float     # per token
-    nccl:float           # per step where NCCL takes large messages, 0 where it takes all of them or none
-    nccl_token:float     # per token
-    comm_decode:float    # per decode, where ranks hold parts of one cache
-    head:float           # per step
-    head_row:float       # per row of logits
-    sampler:float        # per row of logits
-    kernels:float        # per step
-    launch:tuple         # seconds of launching a step without graphs, with piecewise graphs, with a full graph
-    host:float           # per step
-    host_seq:float       # per request
-    host_mixed:float     # per step with prompt tokens, on top
-    frontend:float       # per token handed out
-    tile:float           # tokens to which a kernel pads what one expert gets, mean
-    skew:float           # how evenly tokens choose experts: shape of the gamma distribution of their popularity, infinity for evenly
-    extra:float          # tokens in sight that a prompt token costs on top, because prefill kernels start slowly
-    round:float          # see `Step`
-    expert_round:float   # see `Step`
-    overlapped:bool      # asynchronous scheduling
-    sizes:tuple          # captured batch sizes
-    graph:tuple          # index into `launch` for a decode step and for a mixed one within the captured sizes
-    stages:int           # pipeline stages
-    drafts:int=0         # tokens that a drafter proposes per step
-    replicas:int=1       # data-parallel replicas that share the experts and therefore step together
-    budget:int=10**9     # prompt tokens that one of them takes in a step
+class Batching:
+    "How steps are put together"
+    launch:Launch=Launch()    # seconds of launching
+    graphs:Graphs=GRAPHS['NONE'] # what is replayed
+    sizes:tuple[int,...]=()   # captured batch sizes, ascending
+    stages:int=1              # batches in the pipeline
+    drafts:int=0              # tokens that a drafter proposes per step
+    replicas:int=1            # data-parallel replicas that share the experts and therefore step together
+    budget:int=10**9          # prompt tokens that one of them takes in a step
 
-    def parts(self, m, n, ctx, p, pctx, launch):
-        "The fields of a `Step` for `m` tokens after padding, `n` decodes with `ctx` tokens in sight, `p` prompt tokens with `pctx` pairs"
-        ex = em = 0.
-        for read,E,k,ranks,replicas,math in self.experts:
-            t = (m-p)*replicas+p   # every replica decodes; a prompt is on one of them
-            x = -log(max(1e-9,1-k/E))
-            touched = E*(1-(1-k/E)*(1+x*abs(t-1)/self.skew)**-self.skew)/ranks
-            busiest = touched+(2*log(ranks)*touched*abs(1-touched*ranks/E))**.5 if ranks>1 else touched
-            ex,em = ex+read*busiest, em+math*(t*k/ranks*busiest/touched+self.tile*busiest)
-        kv = at = 0.
-        for s,limit in self.kv: kv = kv + s*(ctx if not limit else n*either(ctx/(n+1e-9)+1e-9, limit, WITHIN))
-        for s,limit in self.attention: at = at + s*(self.extra*p+(pctx if not limit else p*either(pctx/(p+1e-9)+1e-9, limit, WITHIN)))
-        rows,co = n*(1+self.drafts)+(p>0), self.comm+self.comm_token*m
-        if self.nccl: co = either(co, self.nccl+self.nccl_token*m, FASTER)
-        return (self.weights, self.gemm*m, ex, em, kv, self.state*n+self.scan*p, at, self.elementwise*m, co+self.comm_decode*n,
-                either(self.head, self.head_row*rows), self.sampler*rows, self.kernels, launch, self.host+self.host_seq*n+self.host_mixed*(p>0), self.frontend*n)
-
-    def step(self, m, n, ctx, p, pctx, launch):
-        "The parts as a `Step`"
-        return Step(*self.parts(m, n, ctx, p, pctx, launch), self.overlapped, self.round, self.expert_round)
-
-    def seconds(self, n, ctx, p=0, pctx=0.):
-        "Seconds of a step"
-        w,g,ex,em,kv,st,at,el,co,he,sa,ke,la,ho,fr = self.parts(*self.shape(n, ctx, p, pctx))
-        return wall(either(w,g,self.round)+either(ex,em,self.expert_round)+kv+st+at+el+co+he+sa+ke, la, ho, fr, self.overlapped)
-
-    def shape(self, n, ctx, p=0, pctx=0.):
-        "Arguments of `parts`: tokens after padding to a captured size, and what launching costs"
+    def batch(self, n, ctx, p=0, pctx=0.):
+        "The `Batch` of `n` decodes with `ctx` tokens in sight, and `p` prompt tokens with `pctx` pairs"
         if self.replicas>1: n,ctx,pctx,p = n/self.replicas,ctx/self.replicas,pctx*min(1.,self.budget/(p+1e-9)),min(p,self.budget)
         s,m,sizes = self.stages,n*(1+self.drafts)+p,self.sizes
         inside = bool(sizes) and m<=sizes[-1]
         m = sizes[bisect_left(sizes,m)] if inside else m
-        return (m if s==1 else max(1.,m/s)), (n if s==1 else n/s), ctx/s, p/s, pctx/s, self.launch[self.graph[p>0] if inside else 0]
+        replayed = EAGER if not inside else self.graphs.mixed if p>0 else self.graphs.decode
+        return Batch(m if s==1 else max(1.,m/s), n if s==1 else n/s, ctx/s, p/s, pctx/s, self.launch[replayed])
+
+# %% ../nbs/330_step_clock.ipynb #k014
+class Experts(NamedTuple):
+    "Routed experts of equal layers"
+    read:float    # seconds to read one expert of every layer
+    math:float    # seconds of arithmetic per token and expert
+    experts:int   # of a layer
+    topk:int      # that a token visits
+    ranks:int     # that hold different ones
+    replicas:int  # data-parallel replicas whose tokens meet in them
+    skew:float    # how evenly tokens choose: shape of the gamma distribution of their popularity, infinity for evenly
+    tile:float    # tokens to which a kernel pads what one expert gets, mean
+
+    def seconds(self, tokens, prefill):
+        "Reading, and arithmetic"
+        E,k = self.experts,self.topk
+        t = (tokens-prefill)*self.replicas+prefill   # every replica decodes; a prompt is on one of them
+        x = -log(max(1e-9,1-k/E))
+        touched = E*(1-(1-k/E)*(1+x*abs(t-1)/self.skew)**-self.skew)/self.ranks
+        busiest = touched+(2*log(self.ranks)*touched*abs(1-touched*self.ranks/E))**.5 if self.ranks>1 else touched
+        return self.read*busiest, self.math*(t*k/self.ranks*busiest/touched+self.tile*busiest)
+
+# %% ../nbs/330_step_clock.ipynb #k017
+class Sight(NamedTuple):
+    "Layers that look equally far back"
+    seconds:float  # per token in sight
+    limit:int|None # tokens that a query can see, `None` for all
+
+    def looked(self, queries, tokens):
+        "Tokens that `queries` see of the `tokens` before them, together"
+        return tokens if not self.limit else queries*either(tokens/(queries+1e-9)+1e-9, self.limit, WITHIN)
 
 # %% ../nbs/330_step_clock.ipynb #c030
-_GRAPHS = {'NONE':(0,0), 'PIECEWISE':(1,1), 'FULL':(2,2), 'FULL_DECODE_ONLY':(2,0), 'FULL_AND_PIECEWISE':(2,1)}  # index into `Clock.launch`: a decode step, a mixed step
-
 def _joined(device, tp):
     "Whether NVLink joins all ranks: a bridge joins two"
     bridge = device.link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name
@@ -256,6 +259,91 @@ def reduce_seconds(
     (a,b),(c,d) = _link(t, device, ranks),_nccl(t, device, ranks)
     return either(a+b*bytes, c+d*bytes, FASTER) if c else a+b*bytes
 
+# %% ../nbs/330_step_clock.ipynb #k021
+class Exchange(NamedTuple):
+    "Seconds of the exchange between ranks"
+    step:float       # per step
+    token:float      # per token
+    nccl:float       # per step where NCCL takes large messages, 0 where it takes all of them or none
+    nccl_token:float # per token
+    decode:float     # per decode, where ranks hold parts of one cache
+
+    def seconds(self, tokens, decodes):
+        "Of a step"
+        own = self.step+self.token*tokens
+        return (either(own, self.nccl+self.nccl_token*tokens, FASTER) if self.nccl else own) + self.decode*decodes
+
+def _exchanged(l, t, d, e):
+    "The `Exchange` of a load"
+    tp = e.tensor_parallel_size
+    latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
+    nccl,nccl_byte = _nccl(t, d, tp) if tp>1 else (0.,0.)
+    there,there_byte = _exchange(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
+    merge,part = _link(t, d, e.decode_context_parallel_size) if l.merges else (0.,0.)
+    other,other_token = l.exchanges*there+l.merges*merge, l.exchanges*l.message*there_byte*e.data_parallel_size
+    return Exchange(step=(l.reduces+l.tiny)*latency+other, token=l.reduces*l.message*byte+other_token, nccl=(l.reduces*nccl+l.tiny*latency+other)*(nccl_byte>0),
+                    nccl_token=l.reduces*l.message*nccl_byte+other_token, decode=l.partial*part/2)
+
+# %% ../nbs/330_step_clock.ipynb #c029
+@dataclass(frozen=True, slots=True)
+class Clock:
+    "Seconds per unit of work on one configuration"
+    weights:float              # per step
+    gemm:float                 # per token
+    experts:tuple[Experts,...] # by kind of layer
+    kv:tuple[Sight,...]        # of decodes
+    attention:tuple[Sight,...] # of prompts
+    extra:float                # tokens in sight that a prompt token costs on top, because prefill kernels start slowly
+    state:float                # per request
+    scan:float                 # per prompt token
+    elementwise:float          # per token
+    exchange:Exchange          # between ranks
+    head:float                 # per step
+    head_row:float             # per row of logits
+    sampler:float              # per row of logits
+    kernels:float              # per step
+    host:float                 # per step
+    host_seq:float             # per request
+    host_mixed:float           # per step with prompt tokens, on top
+    frontend:float             # per token handed out
+    overlapped:bool            # asynchronous scheduling
+    round:float                # see `Step`
+    expert_round:float         # see `Step`
+    batching:Batching          # how steps are put together
+
+# %% ../nbs/330_step_clock.ipynb #k023
+def _method(f):
+    "Add a method to `Clock`"
+    setattr(Clock, f.__name__, f)
+    return f
+
+@_method
+def step(self, b):
+    "The `Step` of a `Batch`"
+    m,n,ctx,p,pctx,launch = b
+    read = math = kv = attention = 0.
+    for x in self.experts:
+        r,a = x.seconds(m, p)
+        read,math = read+r, math+a
+    for s in self.kv: kv = kv + s.seconds*s.looked(n, ctx)
+    for s in self.attention: attention = attention + s.seconds*(self.extra*p+s.looked(p, pctx))
+    rows = n*(1+self.batching.drafts)+(p>0)
+    return Step(weights=self.weights, gemm=self.gemm*m, experts=read, expert_gemm=math, kv=kv, state=self.state*n+self.scan*p, attention=attention,
+                elementwise=self.elementwise*m, comm=self.exchange.seconds(m, n), head=either(self.head, self.head_row*rows), sampler=self.sampler*rows, kernels=self.kernels,
+                launch=launch, host=self.host+self.host_seq*n+self.host_mixed*(p>0), frontend=self.frontend*n,
+                overlapped=self.overlapped, round=self.round, expert_round=self.expert_round)
+
+# %% ../nbs/330_step_clock.ipynb #k024
+@_method
+def seconds(self, n, ctx, p=0, pctx=0.):
+    "Seconds of a step of `n` decodes with `ctx` tokens in sight, and `p` prompt tokens with `pctx` pairs"
+    return self.step(self.batching.batch(n, ctx, p, pctx)).total
+
+@_method
+def by_stages(self):
+    "A clock for every number of batches in the pipeline, one first"
+    return tuple(replace(self, batching=replace(self.batching, stages=k+1)) for k in range(self.batching.stages))
+
 # %% ../nbs/330_step_clock.ipynb #c031
 def _layers(l, t, d, e, whole):
     "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
@@ -264,7 +352,44 @@ def _layers(l, t, d, e, whole):
     moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability,e.vllm_version,r.ranks>1))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
     kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers+t['helper']*l.helpers)
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
-    return (l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
+    return Launch(l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
+
+# %% ../nbs/330_step_clock.ipynb #m005
+def _rounds(l, t):
+    "How sharply reading and multiplying overlap in the family that holds most weights, and in routed experts"
+    main = max(l.dense, key=lambda m: m.elements).family if l.dense else 'bf16'
+    return {'round':t['round_quantised' if main in ROUNDED else 'round'], 'expert_round':t['expert_round']}
+
+def _batching(e, launch, l):
+    "How an engine puts its steps together"
+    drafts = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
+    return Batching(launch, GRAPHS.get(e.cudagraph_mode or 'NONE',GRAPHS['NONE']), tuple(e.cudagraph_capture_sizes or ()), e.pipeline_parallel_size, drafts, e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)
+
+def _sights(l, t, d, e, bw, half):
+    "How far decodes and prompts see, and how fast"
+    own = lambda k: t.get(f'{k}@{architecture(d)}',1.)
+    narrow = t['kv_fp8']*own('kv_fp8') if e.kv_cache_dtype.startswith('fp8') else 1.
+    read,prefill = min(.97, t['kv']*own('kv')*narrow), half*t['attention']*own('attention')*(t['attention_triton'] if l.triton else 1.)
+    return {'kv':tuple(Sight(either(k.bytes/(bw*read), k.decode/(half*t['mla'])), k.limit) for k in l.looks),
+            'attention':tuple(Sight(k.prefill/prefill, k.limit) for k in l.looks), 'extra':t['extra']*own('extra')}
+
+# %% ../nbs/330_step_clock.ipynb #m006
+def _clock(l, t, d, e):
+    "A clock from a load and a table of coefficients"
+    eff = lambda what,f: efficiency(t, what, f, d)
+    whole = t.get(f'gpu@{d.name}',1.)   # what is particular to this GPU
+    clocked = (t['boost'] if geforce(d) else 1.)/whole
+    bw,half = d.bandwidth/whole,d.flops('bf16')*clocked
+    old = t['math_old'] if release(e.vllm_version)<(0,12,0) else 1.
+    peak = lambda f: d.flops(unit(f, d.capability))*old*clocked
+    launch,kernels = _layers(l, t, d, e, whole)
+    host,host_seq,host_mixed = _host(t, d, e)
+    return Clock(
+        weights=sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), gemm=sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense),
+        experts=tuple(Experts(r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family)), r.experts, r.topk, r.ranks, r.replicas, t['skew'], t['tile']) for r in l.routed),
+        **_sights(l, t, d, e, bw, half), state=l.state/(bw*t['state']), scan=l.scan/(half*t['scan']), elementwise=(l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
+        exchange=_exchanged(l, t, d, e), head=l.head/(bw*eff('read','bf16')), head_row=2*l.head_elements/(half*eff('math','bf16')), sampler=l.logits*t['sampler']/bw,
+        kernels=kernels, host=host, host_seq=host_seq, host_mixed=host_mixed, frontend=t['frontend'], overlapped=bool(e.async_scheduling), **_rounds(l, t), batching=_batching(e, launch, l))
 
 # %% ../nbs/330_step_clock.ipynb #df831da4
 @lru_cache(1024)
@@ -277,35 +402,3 @@ def clock(
     "The load divided by the rates"
     l,t = load(arch, device, engine),speed.table()
     return _clock(l, t, device, engine)
-
-# %% ../nbs/330_step_clock.ipynb #m005
-def _rounds(l, t):
-    "How sharply reading and multiplying overlap in the family that holds most weights, and in routed experts"
-    main = max(l.dense, key=lambda m: m.elements).family if l.dense else 'bf16'
-    return t['round_quantised' if main in ROUNDED else 'round'], t['expert_round']
-
-def _clock(l, t, d, e):
-    "A clock from a load and a table of coefficients"
-    eff = lambda what,f: efficiency(t, what, f, d)
-    whole = t.get(f'gpu@{d.name}',1.)   # what is particular to this GPU
-    clocked = (t['boost'] if geforce(d) else 1.)/whole
-    bw,half,tp = d.bandwidth/whole,d.flops('bf16')*clocked,e.tensor_parallel_size
-    old = t['math_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    peak = lambda f: d.flops(unit(f, d.capability))*old*clocked
-    narrow = t['kv_fp8']*t.get(f'kv_fp8@{architecture(d)}',1.) if e.kv_cache_dtype.startswith('fp8') else 1.
-    kv_eff,mla = min(.97, t['kv']*t.get(f'kv@{architecture(d)}',1.)*narrow), t['mla']
-    experts = tuple((r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.experts, r.topk, r.ranks, r.replicas, r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))) for r in l.routed)
-    prefill = half*t['attention']*t.get(f'attention@{architecture(d)}',1.)*(t['attention_triton'] if l.triton else 1.)
-    latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
-    nl,nb = _nccl(t, d, tp) if tp>1 else (0.,0.)
-    la,lb = _exchange(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
-    lm,lp = _link(t, d, e.decode_context_parallel_size) if l.merges else (0.,0.)
-    other,other_token = l.exchanges*la+l.merges*lm, l.exchanges*l.message*lb*e.data_parallel_size
-    launch,kernels = _layers(l, t, d, e, whole)
-    return Clock(sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense), experts,
-                 tuple((either(k.bytes/(bw*kv_eff), k.decode/(half*mla)), k.limit) for k in l.looks), tuple((k.prefill/prefill, k.limit) for k in l.looks),
-                 l.state/(bw*t['state']), l.scan/(half*t['scan']), (l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
-                 (l.reduces+l.tiny)*latency+other, l.reduces*l.message*byte+other_token, (l.reduces*nl+l.tiny*latency+other)*(nl>0), l.reduces*l.message*nb+other_token, l.partial*lp/2, l.head/(bw*efficiency(t,'read','bf16',d)), 2*l.head_elements/(half*efficiency(t,'math','bf16',d)),
-                 l.logits*t['sampler']/bw, kernels, launch,
-                 *_host(t, d, e), t['frontend'], t['tile'], t['skew'], t['extra']*t.get(f'extra@{architecture(d)}',1.), *_rounds(l, t), bool(e.async_scheduling), tuple(e.cudagraph_capture_sizes or ()), _GRAPHS.get(e.cudagraph_mode or 'NONE',(0,0)), e.pipeline_parallel_size, e.speculative_config.num_speculative_tokens if e.speculative_config else 0,
-                 e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)

@@ -22,7 +22,7 @@ def step_time(
 )->Step:
     "Seconds of a step, part by part"
     c = clock(arch, device, engine.resolve(arch, device), speed)
-    return c.step(*c.shape(decodes, context, prefill, prefill_context))
+    return c.step(c.batching.batch(decodes, context, prefill, prefill_context))
 
 # %% ../nbs/335_step_time.ipynb #c036
 def plot_roofline(
