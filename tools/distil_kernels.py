@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa, pyarrow.parquet as pq
 from vllm_tuner.devices import device
+from vllm_tuner.hardware_rates import architecture
 from vllm_tuner.kernels import Kernel, decode_seconds, expert_seconds, gemm_seconds, prefill_seconds
-from vllm_tuner.step_clock import architecture
 
 GPUS = {'a100_sxm':'A100-80GB-SXM','l40s':'L40S','h100_sxm':'H100-SXM','h200_sxm':'H200-SXM','b200_sxm':'B200','b300_sxm':'B300','gb200':'GB200','gb300':'GB300','rtx_pro_6000_server':'RTX-PRO-6000'}
 FAMILY = {'bfloat16':'bf16','fp8':'fp8','fp8_block':'fp8_block','nvfp4':'nvfp4','int4_wo':'w4a16','w4a16_mxfp4':'mxfp4'}

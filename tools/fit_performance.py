@@ -28,12 +28,13 @@ from pathlib import Path
 import numpy as np
 from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
+from vllm_tuner.hardware_rates import PUBLIC, Speed, shipped, architecture
 from vllm_tuner.kernels import kernels
 from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy, percentiles
 from vllm_tuner.simulation import simulate
-from vllm_tuner.step_clock import EAGER, PUBLIC, Batch, Speed, _clock, shipped, architecture, clock
+from vllm_tuner.step_clock import EAGER, Batch, _clock, clock
 from vllm_tuner.step_load import fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 import numpy as np
 from fit_performance import freeze, read, starved, width
+from vllm_tuner.hardware_rates import PUBLIC
 from vllm_tuner.serving import busy
-from vllm_tuner.step_clock import PUBLIC
 
 TPOT = ('tpot_mean','tpot_p50','itl_mean','itl_p50')  # the first that was measured stands for time per token
 CONFIG = ('tp','pp','dp','ep','max_num_seqs','max_num_batched_tokens','kv_cache_dtype','enforce_eager')  # what somebody chooses

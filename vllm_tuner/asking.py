@@ -166,7 +166,7 @@ def measured(
     s:Subject, # the configuration that was measured
 ): # `Speed`
     "The coefficients of the machine that `--measured` describes, else those of public measurements"
-    from vllm_tuner.step_clock import PUBLIC
+    from vllm_tuner.hardware_rates import PUBLIC
     if not a.get('measured'): return PUBLIC
     import json
     from vllm_tuner.speed_fit import fit_performance

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .engine import Engine
 from .goals import SLO, Broken, bound, broken, figure, keeps
+from .hardware_rates import PUBLIC, Speed
 from .memory import memory
 from .screen import PARAMS, request_bytes
-from .steady_state import lengths
 from .serving import predict
-from .step_clock import PUBLIC, Speed
+from .steady_state import lengths
 from .validation import refusal
 from .workloads import WorkloadProfile
 

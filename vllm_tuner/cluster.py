@@ -10,10 +10,10 @@ from functools import lru_cache
 from .candidates import heaviest
 from .engine import Engine
 from .goals import SLO, per_million, slo_of
+from .hardware_rates import PUBLIC, Speed
 from .layouts import Layout, fleet_of, lay_out, layouts, linked, ranked
 from .optimizer import ENGINE, Plan, notes, search, within_context
 from .screen import PARAMS
-from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0

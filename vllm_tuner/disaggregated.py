@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .devices import Link
 from .engine import Engine
+from .hardware_rates import PUBLIC, Speed
 from .serving import Percentiles, percentiles
 from .simulation import Run, simulate
-from .step_clock import PUBLIC, Speed
 from .workloads import Requests, WorkloadProfile, requests
 
 # %% auto #0

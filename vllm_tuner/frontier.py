@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .candidates import Candidate, candidate
 from .engine import Engine
+from .hardware_rates import PUBLIC, Speed
 from .memory import memory
 from .optimizer import ENGINE, load_free, startable
 from .screen import PARAMS, families, request_bytes
 from .steady_state import curve, demand, steady
-from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from math import exp, log
-from .step_clock import either
 from .step_load import unit
+from .step_parts import either
 
 # %% auto #0
 __all__ = ['TILE', 'Kernel', 'distilled', 'kernels', 'gemm_seconds', 'plot_gemm', 'expert_seconds', 'decode_seconds',

@@ -10,14 +10,14 @@ from itertools import product
 from .candidates import Candidate, candidate
 from .devices import Node, node
 from .engine import Engine
+from .findings import attentions, kv_heads
 from .goals import OBJECTIVES, SLO, per_million, price, scores, slo_of
+from .hardware_rates import PUBLIC, Speed
 from .layers import MLA, MoE
 from .optimizer import ENGINE
 from .screen import PARAMS
 from .steady_state import lengths
-from .step_clock import PUBLIC, Speed
 from .units import ceil_div
-from .findings import attentions, kv_heads
 from .workloads import WorkloadProfile
 
 # %% auto #0

@@ -10,11 +10,11 @@ import numpy as np
 from .candidates import LIKELY, Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
 from .engine import Engine
 from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of, readable
+from .hardware_rates import PUBLIC
 from .memory import memory
 from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
 from .screen import ALLOW, PARAMS, Family, families, shares, table
 from .steady_state import lengths
-from .step_clock import PUBLIC
 from .units import show_bytes
 from .validation import refusal
 from .workloads import WorkloadProfile

@@ -12,27 +12,16 @@ from itertools import groupby
 from math import ceil, sqrt
 from typing import NamedTuple
 from .block_pool import Pool
+from .scheduling_rules import Rules
 from .step_clock import Clock
 from .workloads import Requests
 
 # %% auto #0
-__all__ = ['Rules', 'Frontend', 'Stretch', 'Event', 'Prefill', 'Server', 'serve', 'turn', 'send', 'line_up', 'need', 'room',
-           'victim', 'preempt', 'join', 'leave', 'release', 'done', 'fill', 'proceed', 'admit', 'mixed', 'reap',
-           'stretch', 'next_end', 'lasts']
+__all__ = ['Frontend', 'Stretch', 'Event', 'Prefill', 'Server', 'serve', 'turn', 'send', 'line_up', 'need', 'room', 'victim',
+           'preempt', 'join', 'leave', 'release', 'done', 'fill', 'proceed', 'admit', 'mixed', 'reap', 'stretch',
+           'next_end', 'lasts']
 
 # %% ../nbs/345_scheduler.ipynb #s002
-@dataclass(frozen=True, slots=True)
-class Rules:
-    "What the scheduler obeys"
-    budget:int         # `max_num_batched_tokens`
-    seats:int          # `max_num_seqs`
-    chunked:bool=True  # a prompt may take several steps
-    longest:int=0      # tokens of one prompt in a step, 0 for no limit but the budget
-    alone:bool=True    # who is alone may take the whole budget all the same
-    width:int=1        # tokens that a decode takes from the budget: itself and its drafts
-    whole:bool=True    # a request enters only when its whole prompt fits into the cache
-    ahead:bool=False   # a step is scheduled when the one before starts (asynchronous scheduling), not when it ends
-
 @dataclass(frozen=True, slots=True)
 class Frontend:
     "What lies between users and the engine"

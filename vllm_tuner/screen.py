@@ -10,11 +10,11 @@ from itertools import product
 import numpy as np
 from .cuda_graphs import graph_bytes
 from .engine import AutotuningParameters, Engine
+from .hardware_rates import PUBLIC, Speed
 from .kv_cache import kv_plan
 from .layers import MoE
 from .memory import Memory, memory, stage_memory
 from .steady_state import BUDGETS, Curve, Demand, Steady, curve, demand, steady
-from .step_clock import PUBLIC, Speed
 from .units import GiB, round_up
 from .workloads import WorkloadProfile
 

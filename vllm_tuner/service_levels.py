@@ -6,9 +6,9 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 import numpy as np
+from .hardware_rates import PUBLIC, Speed
 from .serving import Prediction, predict
 from .simulation import Run
-from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0

@@ -6,8 +6,9 @@
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
+from .hardware_rates import PUBLIC, Speed, architecture, shipped
 from .simulation import FILLED, Run, simulate
-from .step_clock import PUBLIC, Speed, Step, architecture, shipped
+from .step_parts import Step
 from .step_time import step_time
 from .workloads import WorkloadProfile
 

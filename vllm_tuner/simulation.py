@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 import numpy as np
 from .block_pool import Pool, pool
-from .scheduler import Frontend, Rules, Server, Stretch
-from .step_clock import PUBLIC, Speed, clock
+from .hardware_rates import PUBLIC, Speed
+from .scheduler import Frontend, Server, Stretch
+from .scheduling_rules import rules
+from .step_clock import clock
 from .traces import prefix_hits
-from .versions import at
 from .workloads import Requests, mean_rate, requests
 
 # %% auto #0
-__all__ = ['ACCEPTED', 'WHOLE_PROMPT', 'ALONE', 'FILLED', 'Run', 'step_tokens', 'longest_chunk', 'simulate', 'plot_timeline']
+__all__ = ['ACCEPTED', 'FILLED', 'Run', 'step_tokens', 'simulate', 'plot_timeline']
 
 # %% ../nbs/350_simulation.ipynb #c005
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,25 +136,10 @@ def _drafted(r, e, table):
     return replace(r, input=r.input+sooner, output=steps, cached=r.cached+sooner)
 
 # %% ../nbs/350_simulation.ipynb #c012
-WHOLE_PROMPT = (((0,0,0), False), ((0,19,0), True))   # config/scheduler.py: scheduler_reserve_full_isl; before, the first chunk alone had to fit
-ALONE = (((0,0,0), False), ((0,31,0), True))          # v1/core/sched/scheduler.py: `long_prefill_token_threshold` spares a request that is alone
-
-def longest_chunk(
-    e, # `Engine`, resolved
-)->int: # tokens, 0 for no limit but the budget
-    "Tokens of one prompt in a step: as the flag says, else 4 % of `max_model_len` where several prompts may be in progress (config/scheduler.py, up to 0.26)"
-    return e.long_prefill_token_threshold or (int(.04*e.max_model_len) if e.max_num_partial_prefills>1 else 0)
-
-def _rules(e, replicas):
-    "What the scheduler obeys; replicas that share experts step as one"
-    drafts = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
-    return Rules(budget=e.max_num_batched_tokens*replicas, seats=e.max_num_seqs*replicas, chunked=bool(e.enable_chunked_prefill), longest=longest_chunk(e), alone=at(ALONE, e.vllm_version),
-                 width=1+drafts, whole=at(WHOLE_PROMPT, e.vllm_version), ahead=bool(e.async_scheduling))
-
 def _server(arch, device, e, speed, pool, shared):
     "An idle server"
     c,t = clock(arch, device, e, speed),speed.table()
-    return Server(c, pool, _rules(e, c.batching.replicas), Frontend(delay=t['api']/2, serial=t['api_serial']), min(shared, pool.tokens//2))
+    return Server(c, pool, rules(e, c.batching.replicas), Frontend(delay=t['api']/2, serial=t['api_serial']), min(shared, pool.tokens//2))
 
 # %% ../nbs/350_simulation.ipynb #c012b
 def simulate(

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+from .hardware_rates import PUBLIC, Speed
 from .simulation import Run, simulate
-from .step_clock import PUBLIC, Speed
 from .step_load import load
 from .step_time import step_time
 from .units import real

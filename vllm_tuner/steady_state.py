@@ -6,7 +6,8 @@
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
-from .step_clock import PUBLIC, Speed, clock
+from .hardware_rates import PUBLIC, Speed
+from .step_clock import clock
 from .workloads import WorkloadProfile
 
 # %% auto #0

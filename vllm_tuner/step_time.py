@@ -4,7 +4,9 @@
 
 # %% ../nbs/335_step_time.ipynb #c003
 from __future__ import annotations
-from .step_clock import PUBLIC, Speed, Step, clock
+from .hardware_rates import PUBLIC, Speed
+from .step_clock import clock
+from .step_parts import Step
 
 # %% auto #0
 __all__ = ['step_time', 'plot_roofline']

@@ -12,12 +12,12 @@ from .calibration import fit
 from .candidates import Candidate, candidate
 from .engine import Engine
 from .goals import SLO, figure, slo_of
+from .hardware_rates import PUBLIC, Speed
 from .logs import parse_log
-from .observed import Observed
 from .observations import Observation
+from .observed import Observed
 from .optimizer import ENGINE, Plan, search
 from .screen import PARAMS
-from .step_clock import PUBLIC, Speed
 from .workloads import WorkloadProfile
 
 # %% auto #0
