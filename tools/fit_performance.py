@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 from vllm_tuner.devices import device
 from vllm_tuner.engine import Engine
@@ -287,6 +288,15 @@ def freeze(c, speed):
         if kind=='out': total = c.replicas*run.replicas*run.output.sum(); f.scale[st] = (total, total/value-(w*avg(d/k)).sum())
     return f
 
+class Group(NamedTuple):
+    "Frozen cases of one configuration, their rows end to end"
+    load:object
+    device:object
+    engine:object
+    cases:list         # `Frozen`
+    rows:np.ndarray    # fields of a `Batch` by rows
+    launch:np.ndarray  # index into `Launch`
+
 class Bench:
     "All frozen cases, evaluated together"
     def __init__(self, frozen, table):
@@ -294,7 +304,7 @@ class Bench:
         self.items = [(f,m,st,v) for f in frozen for m,st,v in f.case.measured]
         groups = defaultdict(list)
         for f in frozen: groups[(f.case.arch,f.case.device,f.case.engine)].append(f)
-        self.groups = [(load(*k),k[1],k[2],fs,np.concatenate([f.rows for f in fs]).T,np.concatenate([f.launch for f in fs])) for k,fs in groups.items()]
+        self.groups = [Group(load(a, d, e), d, e, fs, np.concatenate([f.rows for f in fs]).T, np.concatenate([f.launch for f in fs])) for (a,d,e),fs in groups.items()]
         base = self.times(table)
         for f in frozen:
             for st,w in f.weights.items():
@@ -316,7 +326,7 @@ class Bench:
     def predict(self, table, only=None, out=None):
         "Every measured statistic, or again those of some groups"
         t = self.times(table, only)
-        todo = range(len(self.items)) if only is None else [j for g in only for f in self.groups[g][3] for j in self.index[id(f)]]
+        todo = range(len(self.items)) if only is None else [j for g in only for f in self.groups[g].cases for j in self.index[id(f)]]
         out = np.empty(len(self.items)) if out is None else out.copy()
         for j in todo:
             f,_,st,_v = self.items[j]

@@ -178,9 +178,9 @@ class Table:
         i:int, # which
     )->Engine:
         "The engine of one configuration: only what departs from what was asked is set"
-        chosen = [v[j] for v,j in zip(self.space.values(), self.index[:,i])]
-        plain = {k:v for k,v in zip(self.space,chosen) if k!='graphs' and v is not None}
-        return replace(self.family.engine, **plain, **chosen[3])
+        chosen = {flag:values[j] for (flag,values),j in zip(self.space.items(), self.index[:,i])}
+        graphs = chosen.pop('graphs')
+        return replace(self.family.engine, **{k:v for k,v in chosen.items() if v is not None}, **graphs)
 
     @property
     def changes(self)->np.ndarray: # [n]

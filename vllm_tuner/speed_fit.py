@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 from .hardware_rates import PUBLIC, Speed
 from .simulation import Run, simulate
@@ -16,7 +17,7 @@ from .units import real
 from .workloads import Requests, from_lengths, requests
 
 # %% auto #0
-__all__ = ['METRICS', 'ONE', 'Point', 'read_points', 'knobs', 'SpeedFit', 'fit_performance', 'plot_speed_fit']
+__all__ = ['METRICS', 'ONE', 'Point', 'read_points', 'knobs', 'Compared', 'SpeedFit', 'fit_performance', 'plot_speed_fit']
 
 # %% ../nbs/365_speed_fit.ipynb #c006
 METRICS = ('ttft_ms','tpot_ms','itl_ms','e2e_ms','output_tokens_per_second','forward_ms')
@@ -142,22 +143,37 @@ def _predicted(points, arch, device, engine, speed):
     return np.array(out)
 
 # %% ../nbs/365_speed_fit.ipynb #c013
+class Compared(NamedTuple):
+    "One measurement beside three predictions of it"
+    point:str      # where it came from
+    metric:str     # of `METRICS`
+    measured:float
+    before:float   # predicted with the coefficients at the start
+    after:float    # with the fitted ones
+    left_out:float # by a fit without this point
+
+    def off(self,
+        which:str, # 'before', 'after' or 'left_out'
+    )->float:      # relative
+        "How far a prediction is above the measurement"
+        return getattr(self, which)/self.measured-1
+
+# %% ../nbs/365_speed_fit.ipynb #c013f
 @dataclass(frozen=True, slots=True)
 class SpeedFit:
     "Coefficients of one machine, and how well they describe it"
     speed:Speed  # pass it as `predict(..., speed=fit.speed)`
-    rows:tuple[tuple[str,str,float,float,float,float],...]  # point, metric, measured, predicted before, after, by a fit without the point
+    rows:tuple[Compared,...] # one per measurement
 
     def error(self,
         which:str='left_out', # 'before', 'after' or 'left_out'
     )->float:                 # median of |predicted/measured-1|
         "How far predictions are from measurements"
-        k = {'before':3,'after':4,'left_out':5}[which]
-        return float(np.median([abs(r[k]/r[2]-1) for r in self.rows]))
+        return float(np.median([abs(r.off(which)) for r in self.rows]))
 
     def _repr_markdown_(self):
         head = f'Median error {self.error("before"):.1%} before, {self.error("after"):.1%} after, {self.error():.1%} on points left out\n\n| point | metric | measured | before | after | left out |\n|---|---|---:|---:|---:|---:|\n'
-        return head + '\n'.join(f'| {r[0]} | {r[1]} | {r[2]:,.4g} | {r[3]:,.4g} | {r[4]:,.4g} | {r[5]:,.4g} |' for r in self.rows)
+        return head + '\n'.join(f'| {r.point} | {r.metric} | {r.measured:,.4g} | {r.before:,.4g} | {r.after:,.4g} | {r.left_out:,.4g} |' for r in self.rows)
 
 # %% ../nbs/365_speed_fit.ipynb #b0dd0af6
 def _solve(J, y, theta, sd, keep, sigma):
@@ -195,7 +211,7 @@ def fit_performance(
     out = np.array([f[i]+J[i]@_solve(J, y-f, theta, sd, (owner!=owner[i]).astype(float), sigma) for i in range(len(y))])
     off = lambda m: float(np.sqrt(np.mean([(a-b)**2 for (_,k,_,_),a,b in zip(labels,y,out) if k==m]))) if len(points)>1 else ONE[m]
     spread = tuple((m, max(.03, off(m))) for m in dict.fromkeys(l[1] for l in labels) if m!='forward_ms')
-    rows = tuple((n,m,v,*(float(np.exp(x[i])) for x in (before,f,out))) for i,(n,m,v,_) in enumerate(labels))
+    rows = tuple(Compared(n, m, v, *(float(np.exp(x[i])) for x in (before,f,out))) for i,(n,m,v,_) in enumerate(labels))
     return SpeedFit(_speed(speed, names, theta, spread, name), rows)
 
 # %% ../nbs/365_speed_fit.ipynb #f002
@@ -208,8 +224,8 @@ def plot_speed_fit(
     ax = ax or new_axes(6.5, 1+.23*len(fit.rows))
     ys = range(len(fit.rows))
     ax.axvline(0, color='#555555', linewidth=.8)
-    for k,label,look in ((3,'before',dict(marker='x',color=ORANGE)), (4,'after',dict(marker='o',color=BLUE,s=14)), (5,'by a fit without the point',dict(marker='o',facecolors='none',edgecolors=GREY,s=60))):
-        ax.scatter([100*(r[k]/r[2]-1) for r in fit.rows], ys, label=label, zorder=3, **look)
-    ax.set_yticks(ys, [f'{r[0]}: {r[1]}' for r in fit.rows], fontsize=8); ax.invert_yaxis(); ax.set_xlabel('predicted above measured [%]')
+    for which,label,look in (('before','before',dict(marker='x',color=ORANGE)), ('after','after',dict(marker='o',color=BLUE,s=14)), ('left_out','by a fit without the point',dict(marker='o',facecolors='none',edgecolors=GREY,s=60))):
+        ax.scatter([100*r.off(which) for r in fit.rows], ys, label=label, zorder=3, **look)
+    ax.set_yticks(ys, [f'{r.point}: {r.metric}' for r in fit.rows], fontsize=8); ax.invert_yaxis(); ax.set_xlabel('predicted above measured [%]')
     ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(.4,1))
     return ax
