@@ -84,7 +84,7 @@ def only_imports(text):
 
 
 def linked(text, symbols, here):
-    "Names of exported symbols in backticks become links to their reference, outside code and headings"
+    "Names of exported symbols in backticks become links to their reference, outside code, headings and the column of a table that names parameters"
     def link(m):
         page = symbols.get(m[1])
         if page is None: return m[0]
@@ -93,7 +93,7 @@ def linked(text, symbols, here):
     lines, fenced = [], False
     for line in text.split('\n'):
         if line.lstrip().startswith('```'): fenced = not fenced
-        lines.append(line if fenced or line.startswith('#') else re.sub(r'(?<![\[`\w])`([A-Za-z_]\w*)`(?![\]`])', link, line))
+        lines.append(line if fenced or line.startswith('#') else re.sub(r'(?<![\[`\w])(?<!^\| )`([A-Za-z_]\w*)`(?![\]`])', link, line))
     return '\n'.join(lines)
 
 
