@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     prefill_context:float # sum over these of the tokens that each attends to
     launch:float          # seconds of launching what no graph replays
 
+# %% ../nbs/330_step_clock.ipynb #k031
 class Launch(NamedTuple):
     "Seconds of launching a step, by what a CUDA graph replays of it"
     eager:float=0.     # nothing
@@ -41,7 +42,10 @@ class Graphs(NamedTuple):
     mixed:int  # when somebody does
 
 EAGER,PIECEWISE,FULL = range(3)
-GRAPHS = {'NONE':Graphs(EAGER,EAGER), 'PIECEWISE':Graphs(PIECEWISE,PIECEWISE), 'FULL':Graphs(FULL,FULL), 'FULL_DECODE_ONLY':Graphs(FULL,EAGER), 'FULL_AND_PIECEWISE':Graphs(FULL,PIECEWISE)}  # by `cudagraph_mode`
+GRAPHS = {  # by `cudagraph_mode`
+    'NONE':Graphs(EAGER,EAGER), 'PIECEWISE':Graphs(PIECEWISE,PIECEWISE), 'FULL':Graphs(FULL,FULL),
+    'FULL_DECODE_ONLY':Graphs(FULL,EAGER), 'FULL_AND_PIECEWISE':Graphs(FULL,PIECEWISE),
+}
 
 # %% ../nbs/330_step_clock.ipynb #k011
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,7 @@ def _batching(e, launch, l):
     drafts = e.speculative_config.num_speculative_tokens if e.speculative_config else 0
     return Batching(launch, GRAPHS.get(e.cudagraph_mode or 'NONE',GRAPHS['NONE']), tuple(e.cudagraph_capture_sizes or ()), e.pipeline_parallel_size, drafts, e.data_parallel_size if l.routed else 1, e.max_num_batched_tokens or 10**9)
 
+# %% ../nbs/330_step_clock.ipynb #k034
 def _sights(l, t, d, e, bw, half):
     "How far decodes and prompts see, and how fast"
     own = lambda k: t.get(f'{k}@{architecture(d)}',1.)
@@ -191,6 +196,12 @@ def _sights(l, t, d, e, bw, half):
     read,prefill = min(.97, t['kv']*own('kv')*narrow), half*t['attention']*own('attention')*(t['attention_triton'] if l.triton else 1.)
     return {'kv':tuple(Sight(either(k.bytes/(bw*read), k.decode/(half*t['mla'])), k.limit) for k in l.looks),
             'attention':tuple(Sight(k.prefill/prefill, k.limit) for k in l.looks), 'extra':t['extra']*own('extra')}
+
+def _routed(l, eff, peak, bw, t):
+    "Reading and arithmetic of routed experts"
+    read = lambda r: r.layers*r.bytes/(bw*eff('expert_read',r.family))
+    math = lambda r: r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family))
+    return tuple(Experts(read(r), math(r), r.experts, r.topk, r.ranks, r.replicas, t['skew'], t['tile']) for r in l.routed)
 
 # %% ../nbs/330_step_clock.ipynb #m006
 def _clock(l, t, d, e):
@@ -205,8 +216,8 @@ def _clock(l, t, d, e):
     host,host_seq,host_mixed = _host(t, d, e)
     return Clock(
         weights=sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), gemm=sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense),
-        experts=tuple(Experts(r.layers*r.bytes/(bw*eff('expert_read',r.family)), r.layers*2*r.elements/(peak(r.family)*eff('expert_math',r.family)), r.experts, r.topk, r.ranks, r.replicas, t['skew'], t['tile']) for r in l.routed),
-        **_sights(l, t, d, e, bw, half), state=l.state/(bw*t['state']), scan=l.scan/(half*t['scan']), elementwise=(l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
+        experts=_routed(l, eff, peak, bw, t), **_sights(l, t, d, e, bw, half),
+        state=l.state/(bw*t['state']), scan=l.scan/(half*t['scan']), elementwise=(l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
         exchange=exchange(l, t, d, e), head=l.head/(bw*eff('read','bf16')), head_row=2*l.head_elements/(half*eff('math','bf16')), sampler=l.logits*t['sampler']/bw,
         kernels=kernels, host=host, host_seq=host_seq, host_mixed=host_mixed, frontend=t['frontend'], overlapped=bool(e.async_scheduling), **_rounds(l, t), batching=_batching(e, launch, l))
 
