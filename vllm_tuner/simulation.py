@@ -101,6 +101,15 @@ def _cut(r, longest, capacity):
 
 def _of(x, pick): return None if x is None else x[pick]
 
+# %% ../nbs/350_simulation.ipynb #t001
+def _admitted(r, e, p):
+    "Requests as this server takes them: what its cache holds of their prompts, in whole blocks; priorities where the policy asks for them; and notes on who is refused or cut"
+    if r.blocks is not None: r = replace(r, cached=prefix_hits(r, p.tokens))   # what this cache holds, of what an endless one would find
+    r,notes = _cut(r, e.max_model_len, p.tokens)
+    cached = r.cached//p.unit*p.unit if e.enable_prefix_caching else np.zeros(len(r),np.int64)
+    return replace(r, cached=cached, priority=r.priority if e.scheduling_policy=='priority' else None), notes
+
+# %% ../nbs/350_simulation.ipynb #t003
 def _plan(arch, device, e):
     "The cache as the memory ledger leaves it"
     from vllm_tuner.memory import memory
@@ -160,15 +169,12 @@ def simulate(
     r = _replica(r, e.data_parallel_size//together)
     p,short = _pool(arch, device, e, kv_tokens)
     p = replace(p, blocks=p.blocks*together)
-    if r.blocks is not None: r = replace(r, cached=prefix_hits(r, p.tokens))   # what this cache holds, of what an endless one would find
-    r,notes = _cut(r, e.max_model_len, p.tokens)
+    r,notes = _admitted(r, e, p)
     if shared is None: shared = 0 if given else workload.prefix_tokens
     if not e.enable_prefix_caching: shared = 0
-    r = replace(r, cached=r.cached//p.unit*p.unit if e.enable_prefix_caching else np.zeros(len(r),np.int64), priority=r.priority if e.scheduling_policy=='priority' else None)
     s = _server(arch, device, e, speed, p, shared).serve(_drafted(r, e, speed.table()))
     run = _run(s, r, e, p, speed.table(), short+notes, e.data_parallel_size//together)
     return run if given or n or workload.trace is not None or workload.num_requests is None else replace(run, counted=True)
-
 
 # %% ../nbs/350_simulation.ipynb #c013
 def _run(s, r, e, p, t, notes, replicas):
