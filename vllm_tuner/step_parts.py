@@ -4,7 +4,7 @@
 
 # %% ../nbs/327_step_parts.ipynb #a003
 from __future__ import annotations
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 # %% auto #0
 __all__ = ['BESIDE', 'WITHIN', 'FASTER', 'NARROW', 'PARTS', 'either', 'wall', 'Step']
@@ -36,8 +36,7 @@ def wall(
     return either(either(busy, host, BESIDE) if overlapped else busy+host, frontend, BESIDE)
 
 # %% ../nbs/327_step_parts.ipynb #c009
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     "Seconds of one engine step, by what they are spent on"
     weights:float=0.      # reading dense weights
     gemm:float=0.         # multiplying with them
@@ -74,6 +73,6 @@ class Step:
         "The largest part: what to attack first"
         return max(PARTS, key=lambda k: getattr(self,k))
 
-    def __repr__(self): return f'Step({self.total*1e3:.2f} ms: ' + ', '.join(f'{f.name} {getattr(self,f.name)*1e3:.2f}' for f in fields(self) if f.name in PARTS and getattr(self,f.name)>=5e-6) + f'; bound by {self.bound})'
+    def __repr__(self): return f'Step({self.total*1e3:.2f} ms: ' + ', '.join(f'{k} {getattr(self,k)*1e3:.2f}' for k in PARTS if getattr(self,k)>=5e-6) + f'; bound by {self.bound})'
 
-PARTS = tuple(f.name for f in fields(Step))[:-3]  # fields that are seconds
+PARTS = Step._fields[:-3]  # those that are seconds
