@@ -327,7 +327,7 @@ def _endless(w):
 
 def _full_load(plan, workload, m)->float: # generated tokens per second
     "What the replicas do when requests never run out"
-    from vllm_tuner.optimizer import candidate
+    from vllm_tuner.candidates import candidate
     return candidate(plan.arch, plan.device, plan.engine, _endless(workload), None, m.tuning_params, plan.replicas).throughput
 
 def _widest(m, workload, n):

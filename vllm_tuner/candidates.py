@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 import numpy as np
-from .engine import Engine
-from .goals import SLO, Broken, bound, broken, figure, keeps
+from .engine import AutotuningParameters, Engine
+from .goals import SLO, Broken, bound, broken, figure, keeps, scores
 from .hardware_rates import PUBLIC, Speed
 from .memory import memory
 from .screen import PARAMS, request_bytes
@@ -18,7 +18,8 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['BARE', 'LIKELY', 'Candidate', 'share', 'start', 'candidate', 'heaviest', 'Shortlist', 'achieved', 'simulate_best']
+__all__ = ['BARE', 'LIKELY', 'Candidate', 'share', 'load_free', 'start', 'candidate', 'heaviest', 'Question', 'under', 'work',
+           'score', 'Shortlist', 'achieved', 'simulate_best']
 
 # %% ../nbs/440_candidates.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,13 @@ def share(
     part = lambda n: n and max(1, math.ceil(n/servers))
     return w if servers==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second/servers, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
 
+# %% ../nbs/440_candidates.ipynb #q006
+def load_free(
+    w:WorkloadProfile, # the whole workload
+)->WorkloadProfile:
+    "Lengths without a load"
+    return replace(w, requests_per_second=None, max_concurrency=None, num_requests=None)
+
 # %% ../nbs/440_candidates.ipynb #c006
 def start(
     arch,          # `ModelArch`
@@ -148,6 +156,55 @@ def heaviest(
         low,high = (c,high) if c.sound else (low,c.goodput)
     return low
 
+# %% ../nbs/440_candidates.ipynb #q002
+@dataclass(frozen=True, slots=True)
+class Question:
+    "What is asked: all that stays the same while flags change"
+    arch:object               # `ModelArch`
+    device:object             # `Device`
+    workload:WorkloadProfile  # the whole of it
+    asked:Engine=Engine()     # flags that the user has set: they stay
+    slo:SLO=SLO()             # what must hold
+    objective:str='score'     # of `OBJECTIVES`
+    params:AutotuningParameters=PARAMS # corrections, bounds of the search, weights of the score
+    speed:Speed=PUBLIC        # coefficients
+    gpus:int=1                # GPUs of one machine
+    allow:tuple[str,...]=()   # of `ALLOW`: what may change besides
+    siblings:tuple=()         # re-releases in fewer bits, `ModelArch` each
+
+    @property
+    def for_goodput(self)->bool:
+        "Not the load that is given, but the heaviest within the limits is asked for"
+        return self.objective=='goodput'
+
+    @property
+    def context(self)->int: # tokens
+        "What the longest request takes"
+        return max(self.slo.min_context, lengths(self.workload)[2])
+
+# %% ../nbs/440_candidates.ipynb #q003
+def under(q:Question,
+    workload:WorkloadProfile, # another load
+)->Question:
+    "The same question of another load"
+    return replace(q, workload=workload)
+
+def work(q:Question,
+    x,             # `Family` or `Candidate`: its model and its number of replicas
+    engine:Engine, # flags
+)->Candidate:
+    "One configuration in full, by what is asked"
+    answer = heaviest if q.for_goodput else candidate
+    return answer(x.arch, q.device, engine, q.workload, q.slo, q.params, x.replicas, speed=q.speed)
+
+def score(q:Question,
+    *figures, # throughput, latency, coverage, batch, GPUs and the best of them, as `goals.scores` takes them
+):
+    "The objective, relative to the best"
+    return scores(q.objective, q.workload.target_metric, q.params, *figures)
+
+Question.under,Question.work,Question.score = under,work,score
+
 # %% ../nbs/440_candidates.ipynb #c014
 _SCREENED = {'ttft_ms':lambda s,o: s.ttft, 'tpot_ms':lambda s,o: s.tpot, 'itl_ms':lambda s,o: s.itl, 'e2e_ms':lambda s,o: s.ttft+o*s.tpot}
 
@@ -162,16 +219,13 @@ BARE,LIKELY = ' predicted',-3.  # ratios of the prediction itself; values below 
 class Shortlist:
     "Screened families and what simulations have taught about them"
     def __init__(self,
-        tables:list,        # `Table` of each family
-        workload:WorkloadProfile, # the whole workload
-        slo:SLO,            # what must hold
-        score,              # function of (throughput, latency, coverage, batch, gpus, best)
+        tables:list,   # `Table` of each family
+        q:Question,    # what is asked
     ):
-        self.tables,self.slo,self.score,self.out = tables,slo,score,lengths(workload)[1]
-        self.rate = workload.requests_per_second
+        self.tables,self.q,self.out = tables,q,lengths(q.workload)[1]
         self.ratios = [{} for _ in tables]  # figure -> ratios of simulations, latest last
         self.seen = {}                      # (table, row) -> `Candidate`
-        self.rows = [{'throughput':t.state.rate*self.out*t.family.servers, 'latency':t.state.ttft+self.out*t.state.tpot, **{k:_SCREENED[k.partition('.')[0]](t.state,self.out)*1e3 for k,_ in slo.limits}} for t in tables]
+        self.rows = [{'throughput':t.state.rate*self.out*t.family.servers, 'latency':t.state.ttft+self.out*t.state.tpot, **{k:_SCREENED[k.partition('.')[0]](t.state,self.out)*1e3 for k,_ in q.slo.limits}} for t in tables]
 
     def ratio(self, k:int, name:str)->float:
         "Simulated over screened, from the latest simulations of this family, else of all"
@@ -186,19 +240,19 @@ class Shortlist:
 
     def queue(self, t)->np.ndarray: # 0 where every request is served
         "How far a stream of requests is beyond a configuration, as `Broken.excess` counts it"
-        if not self.rate: return 0.
-        return np.where(t.state.saturated, .01+3*np.log(np.maximum(self.rate/np.maximum(t.state.rate*t.family.servers,1e-9), 1)), 0.)
+        if not (rate := self.q.workload.requests_per_second): return 0.
+        return np.where(t.state.saturated, .01+3*np.log(np.maximum(rate/np.maximum(t.state.rate*t.family.servers,1e-9), 1)), 0.)
 
     def over(self, k:int, sure:str='')->np.ndarray: # 0 where every limit holds
         "How far rows are beyond the limits: their bounds, or with `BARE` what is predicted"
         t,r = self.tables[k],self.rows[k]
-        late = sum(np.log(np.clip(r[n]*self.ratio(k,n+sure)/limit, 1, _ENDLESS)) for n,limit in self.slo.limits) + np.zeros(len(t))
-        return late + np.log(np.maximum(self.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + self.queue(t)
+        late = sum(np.log(np.clip(r[n]*self.ratio(k,n+sure)/limit, 1, _ENDLESS)) for n,limit in self.q.slo.limits) + np.zeros(len(t))
+        return late + np.log(np.maximum(self.q.slo.min_concurrency/np.maximum(t.state.cap*t.family.servers,1e-6), 1)) + self.queue(t)
 
     def values(self, k:int, best:tuple)->np.ndarray: # -inf: does not start; below -10: breaks limits; below `LIKELY`: not as sure as asked
         "Corrected value of every row of a family"
         t,r = self.tables[k],self.rows[k]
-        v = self.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
+        v = self.q.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
         over = self.over(k)
         return np.where(t.why!=0, -np.inf, np.where(over<=1e-9, v, np.where(self.over(k,BARE)<=1e-9, v+2*LIKELY, -10-over)))
 
@@ -213,14 +267,13 @@ def _learn(pool:Shortlist, k:int, i:int, c:Candidate):
     "Keep a simulation and its ratios"
     pool.seen[k,i] = c
     if not c.prediction: pool.tables[k].why[i] = 3; return
-    r,figs = pool.rows[k],{'throughput':achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.slo.confidence) for n,_ in pool.slo.limits}, **{n+BARE:figure(c.prediction,n) for n,_ in pool.slo.limits}}
+    r,figs = pool.rows[k],{'throughput':achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.q.slo.confidence) for n,_ in pool.q.slo.limits}, **{n+BARE:figure(c.prediction,n) for n,_ in pool.q.slo.limits}}
     for n,v in figs.items():
         if 0<v<math.inf and 0<(x:=r[n.removesuffix(BARE)][i])<math.inf: pool.ratios[k].setdefault(n,[]).append(v/x)
 
 # %% ../nbs/440_candidates.ipynb #aa4cf0cb
 def simulate_best(
-    pool:Shortlist,        # screened families
-    work,             # (family, engine) -> `Candidate`
+    pool:Shortlist,   # screened families
     most:int=16,      # simulations at most
     gain:float=.004,  # promise below which the search ends
 )->list[Candidate]:
@@ -235,11 +288,11 @@ def simulate_best(
         if vals[k][i]==-np.inf: break
         known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
         if len(pool.seen)>=(3 if known>LIKELY else 6) and vals[k][i]<known+gain: break
-        _learn(pool, k, i, work(pool.tables[k].family, pool.tables[k].engine(i)))
+        _learn(pool, k, i, pool.q.work(pool.tables[k].family, pool.tables[k].engine(i)))
     return list(pool.seen.values())
 
 def _value(c:Candidate, pool:Shortlist, best)->float:
     "What `Shortlist.values` says of a row, for a simulated candidate"
     if not c.prediction: return -math.inf
     if c.place[0]==2: return -10-c.excess
-    return float(pool.score(achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) + (0. if c.sound else 2*LIKELY)
+    return float(pool.q.score(achieved(c), c.prediction.e2e_ms.mean/1e3, c.prediction.graph_coverage, c.batch, c.gpus, best)) + (0. if c.sound else 2*LIKELY)

@@ -7,11 +7,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 import numpy as np
-from .candidates import Candidate, candidate
+from .candidates import Candidate, candidate, load_free
 from .engine import Engine
 from .hardware_rates import PUBLIC, Speed
 from .memory import memory
-from .optimizer import ENGINE, load_free, startable
+from .optimizer import ENGINE, startable
 from .screen import PARAMS, families, request_bytes
 from .steady_state import curve, demand, steady
 from .workloads import WorkloadProfile

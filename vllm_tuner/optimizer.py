@@ -7,9 +7,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 import numpy as np
-from .candidates import LIKELY, Candidate, Shortlist, achieved, candidate, heaviest, simulate_best
+from .candidates import LIKELY, Candidate, Question, Shortlist, achieved, load_free, simulate_best
 from .engine import Engine
-from .goals import OBJECTIVES, SLO, Broken, per_million, price, scores, slo_of, readable
+from .goals import OBJECTIVES, SLO, Broken, per_million, price, readable, slo_of
 from .hardware_rates import PUBLIC
 from .memory import memory
 from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
@@ -20,7 +20,7 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'Rejected', 'Plan', 'within_context', 'notes', 'search', 'load_free', 'startable', 'offers']
+__all__ = ['ENGINE', 'Rejected', 'Plan', 'within_context', 'notes', 'search', 'Explored', 'explore', 'startable', 'offers']
 
 # %% ../nbs/450_optimizer.ipynb #c005
 ENGINE = Engine()  # nothing set
@@ -144,13 +144,13 @@ def _markdown(plan): return f'**{plan.model}** on {plan.device.name}: `{plan.eng
 Plan.notes,Plan.__repr__,Plan._repr_markdown_ = notes,_lines,_markdown
 
 # %% ../nbs/450_optimizer.ipynb #c009
-def _shorter(fams:list[Family], device, params, need:int)->list[Family]:
+def _shorter(fams:list[Family], q:Question)->list[Family]:
     "Families whose stated context does not fit anywhere, with the longest that does"
-    out = []
+    out,need = [],q.context
     for f in fams:
         if f.engine.max_model_len is not None: continue
-        m = memory(f.arch, device, f.engine, params)
-        top = max((memory(f.arch, device, replace(f.engine, gpu_memory_utilization=u), params) for u in (shares(m,params)[-1:] if f.engine.gpu_memory_utilization is None else ())), default=m, key=lambda m: m.kv_cache)
+        m = memory(f.arch, q.device, f.engine, q.params)
+        top = max((memory(f.arch, q.device, replace(f.engine, gpu_memory_utilization=u), q.params) for u in (shares(m,q.params)[-1:] if f.engine.gpu_memory_utilization is None else ())), default=m, key=lambda m: m.kv_cache)
         n = max(m.plan.estimated_max_len, 0) if m.plan.estimated_max_len>=need else top.plan.estimated_max_len
         n = n//1024*1024 if n//1024*1024>=need else n
         if top.kv_cache>0 and n>=need: out.append(replace(f, engine=replace(f.engine, max_model_len=n)))
@@ -162,7 +162,7 @@ def _turned_down(pool:Shortlist)->list[Rejected]:
     for k,t in enumerate(pool.tables):
         v = pool.values(k,best)
         groups = [('the cache would not hold one request of full length',t.why==1),('a step would have fewer tokens than requests',t.why==2),('refused by vLLM when worked out in full',t.why==3),
-                  ('starts, but breaks a limit: '+(', '.join(f'{n} {x:g}' for n,x in pool.slo.limits) or 'requests arrive faster than they leave'),(v<=LIKELY)&(v>-np.inf)),('sound, but no better',v>LIKELY)]
+                  ('starts, but breaks a limit: '+(', '.join(f'{n} {x:g}' for n,x in pool.q.slo.limits) or 'requests arrive faster than they leave'),(v<=LIKELY)&(v>-np.inf)),('sound, but no better',v>LIKELY)]
         for reason,rows in groups:
             if rows.any(): n,e = out.get(reason,(0,None)); out[reason] = (n+int(rows.sum()), e or t.engine(int(np.argmax(rows))))
     return [Rejected(r,n,e) for r,(n,e) in out.items()]
@@ -191,43 +191,80 @@ def search(
     slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
     within_context(arch, device, engine, workload, slo)
     if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
-    own = Family(arch, engine, max(1, gpus//(engine.world_size*engine.data_parallel_size)))
-    good,rate = objective=='goodput',workload.requests_per_second
-    if good: workload,simulations = load_free(workload), min(simulations,6)
-    work = lambda f,e: (heaviest if good else candidate)(f.arch, device, e, workload, slo, params, f.replicas, speed=speed)
-    bars = {k.partition('_')[0]:v/1e3 for k,v in slo.limits if k.partition('_')[0] in ('ttft','tpot','itl')} if good else None
-    score = lambda *x: scores(objective, workload.target_metric, params, *x)
-    fams,no = startable(families(arch, device, engine, gpus, allow, siblings, objective=='cost'), device)
-    screen = lambda fs,coarse=False: [table(f, device, workload, params, 'eager' in allow, bars, coarse, speed) for f in fs]
-    fams,worse = _promising(fams, screen, workload, slo, score)
-    tabs,no = screen(fams),no+worse
-    if fams and not any((t.why==0).any() for t in tabs): tabs = screen(_shorter(fams, device, params, max(slo.min_context, lengths(workload)[2])))
-    pool,base = Shortlist(tabs, workload, slo, score),work(own,engine)
-    found = simulate_best(pool, work, simulations)
-    if not any(c.prediction for c in (base,*found)): base = _least_short([base,*(work(f,f.engine) for f in fams)])
-    most = None
-    if not good and workload.requests_per_second and all(c.prediction.saturated for c in (base,*found) if c.prediction):
-        most = search(arch, device, workload, engine, params, 'goodput', slo, gpus, allow, siblings, prices, simulations, False, speed).choice
-    plan = _decide(pool, base, found, no, arch, device, workload, engine, params, objective, slo, siblings, price(device,prices), work, explain, speed, most)
-    if good and rate and plan.choice and 0<plan.choice.goodput<rate: plan = replace(plan, nearest=(f'{readable(rate)} requests/s are asked and {readable(plan.choice.goodput)} keep every limit: {math.ceil(rate/plan.choice.goodput)} times these GPUs would carry them',))
-    return replace(plan, params=params, speed=speed)
+    q = Question(arch, device, workload, engine, slo, objective, params, speed, gpus, allow, siblings)
+    return replace(_answer(q, simulations, explain), params=params, speed=speed, dollars_per_gpu_hour=price(device,prices))
+
+# %% ../nbs/450_optimizer.ipynb #q010
+def _answer(q:Question, simulations:int, explain:bool)->Plan:
+    "Explore, then decide"
+    if q.for_goodput: return _carrying(q, min(simulations,6), explain)
+    seen = explore(q, simulations)
+    flooded = q.workload.requests_per_second and seen.able and all(c.prediction.saturated for c in seen.able)
+    most = _carrying(replace(q,objective='goodput'), min(simulations,6), False).choice if flooded else None
+    return _decide(seen, explain, most)
+
+def _carrying(q:Question, simulations:int, explain:bool)->Plan:
+    "The flags that carry most; where less than is asked, how many times these GPUs it would take"
+    rate,plan = q.workload.requests_per_second, _decide(explore(q.under(load_free(q.workload)), simulations), explain)
+    if not rate or not plan.choice or not 0<plan.choice.goodput<rate: return plan
+    return replace(plan, nearest=(f'{readable(rate)} requests/s are asked and {readable(plan.choice.goodput)} keep every limit: {math.ceil(rate/plan.choice.goodput)} times these GPUs would carry them',))
+
+# %% ../nbs/450_optimizer.ipynb #q012
+@dataclass(frozen=True, slots=True)
+class Explored:
+    "What a search has seen"
+    q:Question                # what was asked
+    pool:Shortlist            # the screen, and what simulations taught about it
+    base:Candidate            # the flags as they were asked
+    found:list[Candidate]     # the most promising, worked out in full
+    refused:list[Rejected]    # families that were not screened
+
+    @property
+    def able(self)->list[Candidate]:
+        "Those that start"
+        return [c for c in (self.base,*self.found) if c.prediction]
+
+    @property
+    def rejected(self)->tuple[Rejected,...]:
+        "All that was turned down"
+        return tuple(self.refused+_turned_down(self.pool))
+
+    @property
+    def screened(self)->int: # configurations
+        "How many passed the closed form"
+        return sum(map(len,self.pool.tables))
+
+# %% ../nbs/450_optimizer.ipynb #q013
+def explore(
+    q:Question,      # what is asked
+    simulations:int, # candidates to work out in full, at most
+)->Explored:
+    "Screen every family, simulate the most promising"
+    fams,no = startable(families(q.arch, q.device, q.asked, q.gpus, q.allow, q.siblings, q.objective=='cost'), q.device)
+    fams,worse = _promising(fams, q)
+    tables = _screen(fams, q)
+    if fams and not any((t.why==0).any() for t in tables): tables = _screen(_shorter(fams, q), q)
+    pool = Shortlist(tables, q)
+    base,found = q.work(Family(q.arch, q.asked, max(1, q.gpus//(q.asked.world_size*q.asked.data_parallel_size))), q.asked), simulate_best(pool, simulations)
+    if not any(c.prediction for c in (base,*found)): base = _least_short([base,*(q.work(f,f.engine) for f in fams)])
+    return Explored(q, pool, base, found, no+worse)
 
 # %% ../nbs/450_optimizer.ipynb #c4f85568
-def load_free(
-    w:WorkloadProfile, # the whole workload
-)->WorkloadProfile:
-    "Lengths without a load"
-    return replace(w, requests_per_second=None, max_concurrency=None, num_requests=None)
+def _screen(fams:list[Family], q:Question, coarse:bool=False)->list:
+    "A table for each family; for goodput of the heaviest load within the limits on the latencies"
+    bars = {n:v/1e3 for k,v in q.slo.limits if (n:=k.partition('_')[0]) in ('ttft','tpot','itl')} if q.for_goodput else None
+    return [table(f, q.device, q.workload, q.params, 'eager' in q.allow, bars, coarse, q.speed) for f in fams]
 
-def _promising(fams, screen, workload, slo, score, keep:int=6):
+def _promising(fams:list[Family], q:Question, keep:int=6)->tuple:
     "Of many families the best few, by a screen that varies the requests alone; and what was left aside"
     if len(fams)<=keep: return fams,[]
-    pool = Shortlist(screen(fams,True), workload, slo, score)
+    pool = Shortlist(_screen(fams,q,True), q)
     best = pool.best()
     top = [max(pool.values(k,best).max(), -1e9 if (t.why==0).any() else -1e12) for k,t in enumerate(pool.tables)]
     order = sorted(range(len(fams)), key=lambda k: -top[k])
     return [fams[k] for k in order[:keep]], [Rejected('another layout or type promises more by the closed form', 1, fams[k].engine) for k in order[keep:]]
 
+# %% ../nbs/450_optimizer.ipynb #q017
 def startable(
     fams,   # `Family`s
     device, # `Device`
@@ -241,43 +278,68 @@ def _least_short(cs):
     return max((c for c in cs if c.memory), key=lambda c: c.memory.kv_cache-c.memory.plan.needed_bytes, default=cs[0])
 
 # %% ../nbs/450_optimizer.ipynb #c010
-def _decide(pool, base, found, no, arch, device, workload, asked, params, objective, slo, siblings, dollars, work, explain, speed, most=None):
+def _decide(seen:Explored, explain:bool, most:Candidate|None=None)->Plan:
     "Rank, prune, explain; `most` is what carries most where more comes than anything serves"
-    ok = [c for c in (base,*found) if c.prediction]
-    down = tuple(no+_turned_down(pool))
-    if not ok: return Plan(arch.name, arch, device, workload, slo, objective, None, None, replace(base, refused=base.refused if base.memory is None else f'{shortage(base)}. vLLM says: {base.refused}'), (), (), down, (), cures(base, device, workload, slo, params, siblings or siblings_of(arch)), tuple(found), sum(map(len,pool.tables)), dollars)
-    best = (max(map(achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(achieved(c)/c.gpus for c in ok))
-    rated = lambda c: replace(c, score=float(pool.score(achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
-    order = lambda c: (c.place, -round(c.worth,3), len(c.engine.changed()))
-    ranked = sorted({(c.arch.name,c.engine,c.replicas):rated(c) for c in ok}.values(), key=order)
-    memo = {(c.arch.name,c.engine,c.replicas):c for c in ok}
-    again = lambda c: lambda e: rated(_once(memo, (c.arch.name,e,c.replicas), lambda: work(Family(c.arch,asked,c.replicas), e)))
-    top = again(most)(most.engine) if most and most.goodput else lean(ranked[0], asked, again(ranked[0]), .05 if objective=='goodput' else .01)   # a bisection against a percentile knows the heaviest load to a few hundredths
-    if explain and not most: top = climb(top, asked, device, params, again(top))
-    if explain and slo.limits and not most: top = refine(top, asked, again(top))
-    second = next((c for c in ranked if (c.engine,c.replicas,c.arch.name)!=(top.engine,top.replicas,top.arch.name) and c is not ranked[0]), None)
-    at = lambda w: candidate(top.arch, device, top.engine, w, slo, params, top.replicas, speed)
-    near = nearest(top, workload, slo, at) if explain and top.goodput is None else ()
-    held = most and most.goodput and replace(workload, requests_per_second=most.goodput)   # where more comes than is carried, a flag is judged at what is
-    why = () if not explain else reasons(at(held), asked, device, params, lambda e: candidate(top.arch, device, e, held, slo, params, top.replicas, speed)) if held else reasons(top, asked, device, params, again(top))
-    return Plan(top.arch.name or arch.name, top.arch, device, workload, slo, objective, top, second, rated(base), why, bindings(top,device,workload,slo), down, offers(top,asked,device,again(top)) if explain else (), (), tuple(ranked), sum(map(len,pool.tables)), dollars, near)
+    q = seen.q
+    if not seen.able: return _nothing_starts(seen)
+    rated,again = _rating(seen),_worker(seen)
+    ranked = sorted({_identity(c):rated(c) for c in seen.able}.values(), key=lambda c: (c.place, -round(c.worth,3), len(c.engine.changed())))
+    first = ranked[0]
+    top = again(most)(most.engine) if most and most.goodput else _settle(first, q, again(first), explain and not most)
+    second = next((c for c in ranked if _identity(c)!=_identity(top) and c is not first), None)
+    told = dict(why=_why(top, q, again(top), most), offers=offers(top, q, again(top)), nearest=nearest(top,q) if top.goodput is None else ()) if explain else {}
+    return Plan(top.arch.name or q.arch.name, top.arch, q.device, q.workload, q.slo, q.objective, top, second, rated(seen.base),
+                binds=bindings(top,q), rejected=seen.rejected, candidates=tuple(ranked), screened=seen.screened, **told)
+
+def _nothing_starts(seen:Explored)->Plan:
+    "What is short, and what would cure it"
+    q,c = seen.q,seen.base
+    said = c.refused if c.memory is None else f'{shortage(c)}. vLLM says: {c.refused}'
+    return Plan(q.arch.name, q.arch, q.device, q.workload, q.slo, q.objective, None, None, replace(c, refused=said),
+                rejected=seen.rejected, changes=cures(c, q, q.siblings or siblings_of(q.arch)), candidates=tuple(seen.found), screened=seen.screened)
 
 # %% ../nbs/450_optimizer.ipynb #aefeb59d
-def _once(memo:dict, key, make):
-    "Worked out before, or now"
-    if key not in memo: memo[key] = make()
-    return memo[key]
+def _identity(c:Candidate)->tuple:
+    "Two candidates that agree in this are one"
+    return c.arch.name,c.engine,c.replicas
+
+def _rating(seen:Explored):
+    "Candidate -> the same with its score, relative to the best that were found"
+    ok = seen.able
+    best = (max(map(achieved,ok)), min(c.prediction.e2e_ms.mean for c in ok), max(c.batch for c in ok), max(achieved(c)/c.gpus for c in ok))
+    return lambda c: replace(c, score=float(seen.q.score(achieved(c), c.prediction.e2e_ms.mean, c.prediction.graph_coverage, c.batch, c.gpus, best))) if c.prediction else c
+
+def _worker(seen:Explored):
+    "Candidate -> engine -> the same model and replicas with other flags, scored; each worked out once"
+    rated,known = _rating(seen),{_identity(c):c for c in seen.able}
+    def again(c, e):
+        key = c.arch.name,e,c.replicas
+        if key not in known: known[key] = seen.q.work(c,e)
+        return rated(known[key])
+    return lambda c: lambda e: again(c,e)
+
+# %% ../nbs/450_optimizer.ipynb #q015
+def _settle(c:Candidate, q:Question, again, explain:bool)->Candidate:
+    "Drop flags that buy nothing; then a notch either way, and between notches where a limit decides"
+    c = lean(c, q.asked, again, .05 if q.for_goodput else .01)   # a bisection against a percentile knows the heaviest load to a few hundredths
+    if explain: c = climb(c, q.asked, again)
+    return refine(c, q.asked, again) if explain and q.slo.limits else c
+
+def _why(c:Candidate, q:Question, again, most:Candidate|None)->tuple[Why,...]:
+    "Reasons; where more comes than is carried, a flag is judged at what is"
+    if not most or not most.goodput: return reasons(c, q, again)
+    held = q.under(replace(q.workload, requests_per_second=most.goodput))
+    return reasons(held.work(c,c.engine), held, lambda e: held.work(c,e))
 
 # %% ../nbs/450_optimizer.ipynb #950b014c
 def offers(
     c:Candidate,  # the choice
-    asked:Engine, # what the user had set
-    device,       # `Device`
+    q:Question,   # what is asked
     again,        # engine -> scored `Candidate`
 )->tuple[str,...]:
     "What would help if it were allowed"
-    ways = [('kv_cache_dtype','fp8','an 8-bit cache')] if c.engine.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
-    ways += [('enable_prefix_caching',None,'prefix caching')] if asked.enable_prefix_caching is False else []
+    ways = [('kv_cache_dtype','fp8','an 8-bit cache')] if c.engine.kv_cache_dtype=='auto' and q.device.capability>=(8,9) else []
+    ways += [('enable_prefix_caching',None,'prefix caching')] if q.asked.enable_prefix_caching is False else []
     out = []
     for k,v,words in ways:
         d = again(replace(c.engine, **{k:v}))

@@ -7,18 +7,17 @@ from __future__ import annotations
 import math, re
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from .candidates import Candidate, start
+from .candidates import Candidate, Question, load_free, start
 from .devices import Device, devices
 from .engine import Engine
-from .goals import LATENCIES, SLO, bound, readable
+from .goals import LATENCIES, bound, readable
 from .models import arch as named, catalogue
-from .screen import PARAMS, SEQS, margin, request_bytes, shares
+from .screen import SEQS, margin, request_bytes, shares
 from .steady_state import BUDGETS, lengths
 from .units import show_bytes
 from .findings import Fix
 from .validation import check
 from .weights import weight_bytes
-from .workloads import WorkloadProfile
 
 # %% auto #0
 __all__ = ['FLAGS', 'Why', 'briefly', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'nearest', 'Change', 'shortage',
@@ -70,7 +69,7 @@ def effect(
     return ', '.join(said + [f'breaks {b.name} {b.limit:g}' for b in worse])
 
 # %% ../nbs/445_reasons.ipynb #83e0198e
-def _notches(k:str, c:Candidate, device, params)->tuple: # lower and higher value, `None` where there is none
+def _notches(k:str, c:Candidate)->tuple: # lower and higher value, `None` where there is none
     "The neighbours of a flag's value"
     v = getattr(c.memory.engine, k)
     grid = {'gpu_memory_utilization':[round(x,4) for x in (v-.02,v+.02) if 0<x<=1-margin(c.memory)/c.memory.total], 'max_num_seqs':SEQS, 'max_num_batched_tokens':BUDGETS, 'max_cudagraph_capture_size':(8,16,32,64,128,256,512,1024)}[k]
@@ -80,22 +79,20 @@ FLAGS = ('gpu_memory_utilization','max_num_seqs','max_num_batched_tokens','max_c
 
 # %% ../nbs/445_reasons.ipynb #ed43041d
 def reasons(
-    c:Candidate,    # the choice
-    asked:Engine,   # what the user had set
-    device,         # `Device`
-    params,         # bounds
-    again,          # engine -> `Candidate`
+    c:Candidate,  # the choice
+    q:Question,   # what is asked
+    again,        # engine -> `Candidate`
 )->tuple[Why,...]:
     "Each flag that was set, and the main ones that were left alone"
-    own = [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in FLAGS]
-    base,out = asked.resolve(c.arch,device),[]
+    own = [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(q.asked,k) and k not in FLAGS]
+    base,out = q.asked.resolve(c.arch,q.device),[]
     for k in (*FLAGS,*own):
         v = getattr(c.memory.engine,k)
         d = v if getattr(c.engine,k) is None else getattr(base,k)  # left alone: vLLM derives it from the others
         if k=='max_cudagraph_capture_size' and (c.engine.cudagraph_capture_sizes or not v): continue
-        low,high = _notches(k,c,device,params) if k in FLAGS and getattr(asked,k) is None else (None,None)
+        low,high = _notches(k,c) if k in FLAGS and getattr(q.asked,k) is None else (None,None)
         try_ = lambda x: f'{x}: '+(effect(c, again(replace(c.engine,**{k:x}))) or 'nothing changes') if x is not None else ''
-        out.append(Why(k, v, d, _text(c, asked, k, again), try_(low), try_(high)))
+        out.append(Why(k, v, d, _text(c, q.asked, k, again), try_(low), try_(high)))
     return tuple(out)
 
 def _text(c, asked, k, again)->str:
@@ -124,14 +121,12 @@ def lean(
 def climb(
     c:Candidate,    # the best of the search
     asked:Engine,   # what the user had set
-    device,         # `Device`
-    params,         # bounds
     again,          # engine -> scored `Candidate`
     rounds:int=3,   # moves at most
 )->Candidate:
     "A notch either way of each main flag, as long as that is better by a hundredth: the closed form does not see everything"
     for _ in range(rounds):
-        near = [again(replace(c.engine,**{k:x})) for k in FLAGS[:3] if getattr(asked,k) is None for x in _notches(k,c,device,params) if x is not None]
+        near = [again(replace(c.engine,**{k:x})) for k in FLAGS[:3] if getattr(asked,k) is None for x in _notches(k,c) if x is not None]
         d = min((d for d in near if d.prediction and d.place<=c.place), key=lambda d: (d.place,-d.worth), default=c)
         if d.place[0]==c.place[0] and d.place[1]>c.place[1]-.01 and d.worth<c.worth+.01: break
         c = d
@@ -168,15 +163,13 @@ def _outside(p)->str:
     return f'; the others wait {wait/1e3:,.0f} s for their first token, longer than an answer takes: a limit on the first token (ttft_ms) rules this out' if wait>max(answer,2e3) else ''
 
 def bindings(
-    c:Candidate,              # the choice
-    device,                   # `Device`
-    workload:WorkloadProfile, # what is asked
-    slo:SLO,                  # what must hold
+    c:Candidate, # the choice
+    q:Question,  # what is asked
 )->tuple[str,...]:
     "What keeps a plan from being better"
-    p,e,m = c.prediction,c.memory.engine,c.memory
-    out = [f'{k}: {readable(bound(p,k,slo.confidence))} of {readable(v)} ms at {slo.confidence:.0%} confidence' for k,v in slo.limits if bound(p,k,slo.confidence)>.85*v]
-    held = c.servers*m.kv_cache/request_bytes(c.arch, device, e, sum(lengths(workload)[:2]))
+    p,e,m,sure = c.prediction,c.memory.engine,c.memory,q.slo.confidence
+    out = [f'{k}: {readable(bound(p,k,sure))} of {readable(v)} ms at {sure:.0%} confidence' for k,v in q.slo.limits if bound(p,k,sure)>.85*v]
+    held = c.servers*m.kv_cache/request_bytes(c.arch, q.device, e, sum(lengths(q.workload)[:2]))
     if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
     elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time{_outside(p)}')
     part = p.step.bound
@@ -194,25 +187,23 @@ def _most(at, low, high, steps, whole):
     return low
 
 def nearest(
-    c:Candidate,              # the choice
-    workload:WorkloadProfile, # what is asked
-    slo:SLO,                  # what must hold
-    at,                       # workload -> `Candidate` with the same flags
-)->tuple[str,...]:            # '' where no latency limit is missed
+    c:Candidate,   # the choice
+    q:Question,    # what is asked
+)->tuple[str,...]: # '' where no latency limit is missed
     "The closest to each limit that can be met, or the heaviest load that keeps them all"
     latency = lambda b: b.name.partition('.')[0] in LATENCIES
     if not any(latency(b) or b.name=='requests_per_second' for b in c.broken): return ()
-    free = replace(workload, requests_per_second=None, max_concurrency=None, num_requests=None, trace=None)
+    free,at = replace(load_free(q.workload), trace=None), lambda w: q.under(w).work(c, c.engine)
     alone = at(replace(free, max_concurrency=c.servers, num_requests=8*c.servers))
-    sure = f' with {slo.confidence:.0%} confidence' if slo.confidence>.5 else ''
+    sure = f' with {q.slo.confidence:.0%} confidence' if q.slo.confidence>.5 else ''
     never = lambda d: tuple(f'no load keeps {b.name} {readable(b.limit)} ms here: a request alone takes {readable(b.value)}, and {readable(b.bound)} is the closest that can be promised{sure}' for b in d.broken if latency(b))
     if (said := never(alone)): return said
-    if (rate := workload.requests_per_second):
+    if (rate := q.workload.requests_per_second):
         at_rate = lambda r: at(replace(free, requests_per_second=r))
         if not (idle := at_rate(rate/256)).sound: return never(idle)
         most = _most(at_rate, rate/256, rate, 7, False)
         return (f'with these flags up to {readable(most)} requests/s keep every limit{sure}: {math.ceil(rate/most)} times these GPUs would carry {readable(rate)}',)
-    users = workload.max_concurrency or workload.num_requests or 1024
+    users = q.workload.max_concurrency or q.workload.num_requests or 1024
     return (f'with these flags up to {_most(lambda n: at(replace(free,max_concurrency=n)),c.servers,users,6,True):,} requests in flight keep every limit{sure}',)
 
 # %% ../nbs/445_reasons.ipynb #c011
@@ -239,12 +230,12 @@ def shortage(
     return f'the cache is {show_bytes(lack)} short: one request of {m.plan.max_model_len:,} tokens needs {show_bytes(m.plan.needed_bytes)} and {show_bytes(m.kv_cache)} are left of {show_bytes(m.requested)} after {show_bytes(m.weights)} of weights, {show_bytes(m.activation)} of activations, {show_bytes(m.non_torch)} outside torch and {show_bytes(m.cuda_graph)} of graphs'
 
 # %% ../nbs/445_reasons.ipynb #fc9e48b6
-def _cures(c:Candidate, device, params, need:int, siblings)->list:
+def _cures(c:Candidate, q:Question, siblings)->list:
     "Changes from the least painful to the most: (fields, sibling or card; words)"
-    e,m = c.memory.engine,c.memory
-    top = max(shares(m,params), default=0)
+    e,m,device = c.memory.engine,c.memory,q.device
+    top = max(shares(m,q.params), default=0)
     out = [({'gpu_memory_utilization':u}, f'a larger share of the card: --gpu-memory-utilization {u:g}') for u in sorted({round((e.gpu_memory_utilization+top)/2,2),top}) if u>e.gpu_memory_utilization]
-    out += [({'max_model_len':n}, f'a shorter context: --max-model-len {n}') for n in sorted({1<<k for k in range(8,21)}|{m.plan.estimated_max_len//1024*1024}, reverse=True) if need<=n<e.max_model_len]
+    out += [({'max_model_len':n}, f'a shorter context: --max-model-len {n}') for n in sorted({1<<k for k in range(8,21)}|{m.plan.estimated_max_len//1024*1024}, reverse=True) if q.context<=n<e.max_model_len]
     out += [({'max_num_seqs':s,'max_num_batched_tokens':max(t,s)}, f'smaller steps: --max-num-seqs {s} --max-num-batched-tokens {max(t,s)}') for s,t in ((128,2048),(16,1024)) if s<e.max_num_seqs or t<e.max_num_batched_tokens]
     out += [({'enforce_eager':True}, 'no CUDA graphs: --enforce-eager (slower)')] if m.cuda_graph else []
     out += [({'kv_cache_dtype':'fp8'}, 'an 8-bit cache: --kv-cache-dtype fp8 (answers may change)')] if e.kv_cache_dtype=='auto' and device.capability>=(8,9) else []
@@ -256,27 +247,24 @@ def _cures(c:Candidate, device, params, need:int, siblings)->list:
 
 # %% ../nbs/445_reasons.ipynb #cb20716d
 def cures(
-    c:Candidate,              # one that does not start
-    device,                   # `Device`
-    workload:WorkloadProfile, # what is asked
-    slo:SLO,                  # what must hold
-    params=PARAMS,            # corrections and bounds
-    siblings=(),              # re-releases in fewer bits
-    want:int=3,               # how many
+    c:Candidate,  # one that does not start
+    q:Question,   # what is asked
+    siblings=(),  # re-releases in fewer bits
+    want:int=3,   # how many
 )->tuple[Change,...]:
     "The smallest changes that make it start, each tried out"
-    need,tried = max(slo.min_context, lengths(workload)[2]), {}
-    whole = lru_cache(None)(lambda a: .8*(c.memory.weights*c.engine.world_size if a is c.arch else weight_bytes(a,device,Engine())) if c.memory else 0)  # bytes of weights over all ranks, at least
+    tried = {}
+    whole = lru_cache(None)(lambda a: .8*(c.memory.weights*c.engine.world_size if a is c.arch else weight_bytes(a,q.device,Engine())) if c.memory else 0)  # bytes of weights over all ranks, at least
     def starts(*changes):
-        arch,card = next((x for x in changes if not isinstance(x,(dict,Device))), c.arch),next((x for x in changes if isinstance(x,Device)), device)
+        arch,card = next((x for x in changes if not isinstance(x,(dict,Device))), c.arch),next((x for x in changes if isinstance(x,Device)), q.device)
         e = replace(c.engine, **{k:v for x in changes if isinstance(x,dict) for k,v in x.items()})
         if card.memory*e.world_size<whole(arch): return False
-        said,m = start(arch, card, e, params)
-        return not said and m.plan.max_model_len>=need
+        said,m = start(arch, card, e, q.params)
+        return not said and m.plan.max_model_len>=q.context
     def alone(k):
         if k not in tried: tried[k] = starts(ways[k][0])
         return tried[k]
-    ways,found,kinds = _repairs(c, device) if c.memory is None else _cures(c, device, params, need, siblings), [], set()
+    ways,found,kinds = _repairs(c, q.device) if c.memory is None else _cures(c, q, siblings), [], set()
     kind = lambda how: tuple(how.items() if c.memory is None else how) if isinstance(how,dict) else type(how).__name__
     for k,(how,text) in enumerate(ways):
         if len(found)<want and kind(how) not in kinds and alone(k): kinds.add(kind(how)); found.append(Change(Fix(how if isinstance(how,dict) else {}), text))

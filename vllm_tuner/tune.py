@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from .benchmark import Died, LiveServer, Measured, bench, counters
 from .calibration import fit
-from .candidates import Candidate, candidate
+from .candidates import Candidate, Question, candidate
 from .engine import Engine
 from .goals import SLO, figure, slo_of
 from .hardware_rates import PUBLIC, Speed
@@ -183,21 +183,20 @@ class Bench:
     url:str=''                     # a server that runs already; nothing is started then
 
     def run(self,
-        c:Candidate,           # what to try
-        w:WorkloadProfile,     # with which load
-        slo:SLO, objective:str,# what counts
+        c:Candidate, # what to try
+        q:Question,  # with which load, and what counts
     )->Trial:
         "One trial"
         base = Trial(c.engine, 'died', figures_of(c))
         log = Path(self.folder)/f'{engine_key(c.engine)}.log'
         result = log.with_suffix('.json'); result.unlink(missing_ok=True)
-        go = lambda url: bench(url, self.model, w, self.prompts, result, self.start, None, self.timeout, dict(self.env))
+        go = lambda url: bench(url, self.model, q.workload, self.prompts, result, self.start, None, self.timeout, dict(self.env))
         try:
             if self.url: m,ready,seen = go(self.url),0.,counters(self.url)
             else:
                 with LiveServer(self.model, c.engine, log, self.start, self.timeout, dict(self.env), self.extra) as s: m,ready,seen = go(s.url),s.ready,counters(s.url)
         except (Died,OSError) as ex: return replace(base, reason=str(ex)[:500], observed=_observe(log), value=-1e3)
-        return replace(base, state='measured', measured=m, observed=_observe(log), seconds=round(ready,1), value=worth(m,slo,objective), counters=seen)
+        return replace(base, state='measured', measured=m, observed=_observe(log), seconds=round(ready,1), value=worth(m,q.slo,q.objective), counters=seen)
 
 # %% ../nbs/565_tune.ipynb #030fa3fc
 def _observe(log):
@@ -206,33 +205,31 @@ def _observe(log):
     except ValueError: return None
 
 # %% ../nbs/565_tune.ipynb #c020
-def _next(cs, done, study, slo, objective, arch, device):
+def _next(cs, done, study, q:Question):
     "The most promising candidate that nobody has tried"
-    fix,taken = learn(done,arch,device),_claimed(study)
+    fix,taken = learn(done,q.arch,q.device),_claimed(study)
     left = [c for c in cs if engine_key(c.engine) not in taken]
-    return max(left, key=lambda c: hoped(c,fix,slo,objective), default=None)
+    return max(left, key=lambda c: hoped(c,fix,q.slo,q.objective), default=None)
 
 # %% ../nbs/565_tune.ipynb #cc49684b
 def study_candidates(
-    study,               # an Optuna study
-    cs,                  # `Candidate`s that start, by the model
-    b:Bench,             # how to try
-    w:WorkloadProfile,   # load
-    slo:SLO, objective:str, # what counts
-    trials:int,          # how many to make, those of earlier runs included
-    arch=None, device=None, # for the ledger's corrections
+    study,      # an Optuna study
+    cs,         # `Candidate`s that start, by the model
+    b:Bench,    # how to try
+    q:Question, # with which load, and what counts
+    trials:int, # how many to make, those of earlier runs included
 )->list[Trial]:
     "Try the most promising, learn, go on"
     import optuna
     done = earlier(study, b.folder)
     def one(trial):
-        c = _next(cs, done, study, slo, objective, arch, device)
+        c = _next(cs, done, study, q)
         if c is None: study.stop(); raise optuna.TrialPruned
         trial.set_user_attr('key', engine_key(c.engine))
-        t = b.run(c, w, slo, objective)
+        t = b.run(c, q)
         trial.set_user_attr('trial', _dump(t)); done.append(t)
         return t.value
-    while (n:=trials-len(earlier(study,b.folder)))>0 and _next(cs,done,study,slo,objective,arch,device) is not None: study.optimize(one, n_trials=n, catch=(Died,))
+    while (n:=trials-len(earlier(study,b.folder)))>0 and _next(cs,done,study,q) is not None: study.optimize(one, n_trials=n, catch=(Died,))
     return earlier(study, b.folder)
 
 # %% ../nbs/565_tune.ipynb #ea92b902
@@ -259,18 +256,18 @@ def tune(
     speed:Speed=PUBLIC,        # coefficients to start from, see `fit_performance`
 )->Tuned:
     "Take the best candidates to a real server, learn from each, rank again"
-    folder,slo = Path(folder),slo_of(slo,workload)
+    folder,q = Path(folder),Question(arch, device, workload, engine, slo_of(slo,workload), objective, speed=speed)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = search(arch, device, workload, engine, objective=objective, slo=slo, explain=False, speed=speed)
+    plan = search(arch, device, workload, engine, objective=objective, slo=q.slo, explain=False, speed=speed)
     asked = [engine] if url else candidates or list(dict.fromkeys([*(c.engine for c in plan.candidates), engine, *_neighbours(plan.engine)]))
-    worked = [candidate(arch, device, e, workload, slo, speed=speed) for e in asked]
+    worked = [candidate(arch, device, e, workload, q.slo, speed=speed) for e in asked]
     cs = [c for c in worked if c.prediction]
     no = [Trial(c.engine,'impossible',{},reason=c.refused) for c in worked if not c.prediction]
     if not cs: raise ValueError(f'no candidate can start, so there is nothing to measure: {no[0].reason if no else "none was given"}')
     study = open_study(storage or f'sqlite:///{folder/"study.db"}', name, heartbeat)
     b = Bench(model, folder, tuple(start), prompts, timeout, tuple((env or {}).items()), tuple(extra), url)
-    done = study_candidates(study, cs, b, workload, slo, objective, 1 if url else trials, arch, device)
-    return _verdict(done, no, cs, plan, slo, objective, arch, device)
+    done = study_candidates(study, cs, b, q, 1 if url else trials)
+    return _verdict(done, no, cs, plan, q)
 
 # %% ../nbs/565_tune.ipynb #b5e09af7
 def _neighbours(e:Engine|None)->list[Engine]:
@@ -279,8 +276,8 @@ def _neighbours(e:Engine|None)->list[Engine]:
     vary = lambda k,v: [replace(e, **{k:n}) for n in (v//2,v*2) if n>0] if v else []
     return vary('max_num_seqs',e.max_num_seqs) + vary('max_num_batched_tokens',e.max_num_batched_tokens)
 
-def _verdict(done, no, cs, plan, slo, objective, arch, device):
+def _verdict(done, no, cs, plan, q:Question)->Tuned:
     "The best, and everything ranked again"
-    fix,known = learn(done,arch,device),{engine_key(t.engine):t for t in done}
-    rank = sorted(((c.engine, known[k].value if (k:=engine_key(c.engine)) in known else hoped(c,fix,slo,objective)) for c in cs), key=lambda x:-x[1])
+    fix,known = learn(done,q.arch,q.device),{engine_key(t.engine):t for t in done}
+    rank = sorted(((c.engine, known[k].value if (k:=engine_key(c.engine)) in known else hoped(c,fix,q.slo,q.objective)) for c in cs), key=lambda x:-x[1])
     return Tuned(max((t for t in done if t.measured), key=lambda t: t.value, default=None), tuple(done+no), fix, tuple(rank), plan)
