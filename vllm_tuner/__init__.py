@@ -37,7 +37,7 @@ _HOME = {
     'goals': 'SLO',
     'findings': 'Finding',
     'validation': 'check validate',
-    'optimizer': 'Plan search',
+    'plans': 'Plan', 'optimizer': 'search',
     'frontier': 'Frontier pareto',
     'layouts': 'Layout layouts',
     'cluster': 'ClusterPlan plan_cluster',

@@ -12,7 +12,8 @@ from .engine import Engine
 from .goals import SLO, per_million, slo_of
 from .hardware_rates import PUBLIC, Speed
 from .layouts import Layout, fleet_of, lay_out, layouts, linked, ranked
-from .optimizer import ENGINE, Plan, notes, search, within_context
+from .optimizer import search, within_context
+from .plans import ENGINE, Plan, notes
 from .screen import PARAMS
 from .workloads import WorkloadProfile
 

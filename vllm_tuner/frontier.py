@@ -11,7 +11,8 @@ from .candidates import Candidate, candidate, load_free
 from .engine import Engine
 from .hardware_rates import PUBLIC, Speed
 from .memory import memory
-from .optimizer import ENGINE, startable
+from .optimizer import startable
+from .plans import ENGINE
 from .screen import PARAMS, families, request_bytes
 from .steady_state import curve, demand, steady
 from .workloads import WorkloadProfile

@@ -14,7 +14,7 @@ from .findings import attentions, kv_heads
 from .goals import OBJECTIVES, SLO, per_million, price, scores, slo_of
 from .hardware_rates import PUBLIC, Speed
 from .layers import MLA, MoE
-from .optimizer import ENGINE
+from .plans import ENGINE
 from .screen import PARAMS
 from .steady_state import lengths
 from .units import ceil_div

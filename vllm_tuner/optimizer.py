@@ -9,100 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .candidates import LIKELY, Candidate, Question, Shortlist, achieved, load_free, simulate_best
 from .engine import Engine
-from .goals import OBJECTIVES, SLO, Broken, per_million, price, readable, slo_of
+from .goals import OBJECTIVES, SLO, price, readable, slo_of
 from .hardware_rates import PUBLIC
 from .memory import memory
-from .reasons import Change, Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
+from .plans import ENGINE, Plan, Rejected
+from .reasons import Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
 from .screen import ALLOW, PARAMS, Family, families, shares, table
 from .steady_state import lengths
-from .units import show_bytes
 from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ENGINE', 'Rejected', 'Plan', 'within_context', 'notes', 'search', 'Explored', 'explore', 'startable', 'offers']
-
-# %% ../nbs/450_optimizer.ipynb #c005
-ENGINE = Engine()  # nothing set
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    "What was turned down, and why"
-    reason:str            # in words
-    count:int             # configurations
-    example:Engine        # one of them
-
-    def __str__(self): return f'{self.count:,} x {self.reason} (such as {self.example})'
-
-# %% ../nbs/450_optimizer.ipynb #c006
-@dataclass(frozen=True, slots=True, repr=False)
-class Plan:
-    "A decision with its reasons"
-    model:str                     # id or path for vLLM
-    arch:object                   # `ModelArch` that is served
-    device:object                 # `Device`
-    workload:WorkloadProfile      # what is asked
-    slo:SLO                       # what must hold
-    objective:str                 # of `OBJECTIVES`
-    choice:Candidate|None         # what was chosen, `None` if nothing starts
-    runner_up:Candidate|None      # the second best
-    baseline:Candidate            # vLLM's defaults
-    why:tuple[Why,...]=()         # each flag
-    binds:tuple[str,...]=()       # what keeps it from being better
-    rejected:tuple[Rejected,...]=()  # what was turned down
-    offers:tuple[str,...]=()      # what would help if it were allowed
-    changes:tuple[Change,...]=()  # where nothing starts: the smallest changes that cure it
-    candidates:tuple[Candidate,...]=()  # everything simulated, best first
-    screened:int=0                # configurations that passed the closed form
-    dollars_per_gpu_hour:float|None=None # price, `None` if unknown
-    nearest:tuple[str,...]=()     # where a limit is missed: what would keep it, or why nothing does
-    params:object=PARAMS          # corrections that were used
-    speed:object=PUBLIC           # coefficients that were used
-
-    @property
-    def engine(self)->Engine|None:
-        "The flags to write, `None` if nothing starts"
-        return self.choice and self.choice.engine
-
-    @property
-    def replicas(self)->int: # independent servers
-        "Servers behind one address"
-        return self.choice.replicas if self.choice else 1
-
-    @property
-    def memory(self):
-        "`Memory` of the worst rank"
-        return (self.choice or self.baseline).memory
-
-    @property
-    def prediction(self):
-        "`Prediction` of one replica, `None` if nothing starts"
-        return self.choice and self.choice.prediction
-
-    @property
-    def score(self)->float:
-        "Objective of the choice relative to the best seen"
-        return self.choice.score if self.choice else 0.
-
-    @property
-    def concurrency(self)->float: # requests in flight per replica
-        "Requests of mean length that one replica admits"
-        return self.choice.concurrency/self.choice.replicas if self.choice else 0.
-
-    @property
-    def met(self)->bool:
-        "Something was found, and every limit holds"
-        return self.choice is not None and not self.choice.broken
-
-    @property
-    def broken(self)->tuple[Broken,...]:
-        "Limits that even the choice misses: the closest that can be met"
-        return self.choice.broken if self.choice else ()
-
-    @property
-    def cost(self)->float|None: # dollars per million generated tokens
-        "What a million generated tokens cost, `None` where the price is unknown"
-        return per_million(self.choice.gpus*self.dollars_per_gpu_hour, self.choice.throughput) if self.choice and self.choice.throughput and self.dollars_per_gpu_hour else None
+__all__ = ['within_context', 'search', 'Explored', 'explore', 'startable', 'offers']
 
 # %% ../nbs/450_optimizer.ipynb #w002
 def within_context(
@@ -116,32 +34,6 @@ def within_context(
     mean,most = sum(lengths(workload)[:2]), engine.resolve(arch, device).max_model_len
     for n,what in ((slo.min_context,''),(mean,' on average')):
         if arch.max_len and engine.max_model_len is None and n>max(most, arch.max_len): raise ValueError(f'requests of {n:,.0f} tokens{what} are asked for, and the checkpoint states {arch.max_len:,}; ask for less, or set max_model_len (and the scaling of its positions) if the model may go beyond')
-
-# %% ../nbs/450_optimizer.ipynb #c007
-def _headline(plan:Plan)->str:
-    "The choice in one line"
-    c,p = plan.choice,plan.choice.prediction
-    lo,hi = (x*c.replicas for x in p.interval('output_tokens_per_second',.8))
-    span = '' if c.arriving is not None else f' ({lo:,.0f} to {hi:,.0f})'
-    good = f'{c.goodput:,.3g} requests/s within the limits: ' if c.goodput is not None else ''
-    return (good+f'{c.throughput:,.0f} output tokens/s{span}, TTFT {p.ttft_ms.p50:,.0f} ms (p99 {p.ttft_ms.p99:,.0f}), TPOT {p.tpot_ms.mean:,.1f} ms, {c.gpus} x {plan.device.name}'
-            + (f', ${plan.cost:.2f} per million output tokens' if plan.cost else ''))
-
-# %% ../nbs/450_optimizer.ipynb #a101e3b7
-def notes(plan:Plan)->tuple[str,...]: # plain lines
-    "What a plan says, for the head of a deployment file and for the screen"
-    if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'it would start with {c}' for c in plan.changes))
-    c,b = plan.choice,plan.baseline
-    second = (f'runner-up: {plan.runner_up.engine}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
-    base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {b.refused[:160]}'
-    return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base, *second,
-            *(f'{x.verdict}: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
-
-def _lines(plan): return '\n'.join([f'Plan({plan.model} on {plan.device.name}: {plan.engine})', *('  '+n for n in notes(plan))])
-
-def _markdown(plan): return f'**{plan.model}** on {plan.device.name}: `{plan.engine}`\n\n' + '\n'.join('- '+n for n in notes(plan))
-
-Plan.notes,Plan.__repr__,Plan._repr_markdown_ = notes,_lines,_markdown
 
 # %% ../nbs/450_optimizer.ipynb #c009
 def _shorter(fams:list[Family], q:Question)->list[Family]:

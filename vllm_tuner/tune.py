@@ -16,7 +16,8 @@ from .hardware_rates import PUBLIC, Speed
 from .logs import parse_log
 from .observations import Observation
 from .observed import Observed
-from .optimizer import ENGINE, Plan, search
+from .optimizer import search
+from .plans import ENGINE, Plan
 from .screen import PARAMS
 from .workloads import WorkloadProfile
 
