@@ -54,6 +54,12 @@ def stale(page, folder, prose):
 PROSE = {p: '\n'.join(cells(p, 'markdown')) for p in EVERY if p!=NBS/'index.ipynb'} | {p: p.read_text(encoding='utf-8') for p in (ROOT/'README.md', ROOT/'CONTRIBUTING.md', ROOT/'CHANGELOG.md', NBS/'README.md')}  # README.md is written from the index
 
 
+@pytest.mark.parametrize('path', EVERY, ids=lambda p: p.relative_to(NBS).as_posix())
+def test_no_state_of_widgets_is_kept(path):
+    "What sliders held is a quarter of a megabyte that nobody reads; the pages show their HTML"
+    assert 'widgets' not in json.loads(path.read_text(encoding='utf-8'))['metadata']
+
+
 @pytest.mark.parametrize('path', PROSE, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path):
     assert stale(path.name, path.parent, PROSE[path])==[]
