@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass, replace
 import numpy as np
 from .engine import AutotuningParameters, Engine
-from .goals import SLO, Broken, bound, broken, figure, keeps, scores
+from .goals import OBJECTIVES, SLO, Broken, bound, broken, figure, keeps, scores
 from .hardware_rates import PUBLIC, Speed
 from .memory import memory
-from .screen import PARAMS, request_bytes
+from .screen import ALLOW, PARAMS, request_bytes
 from .serving import predict
 from .steady_state import lengths
 from .validation import refusal
@@ -81,9 +81,9 @@ class Candidate:
 # %% ../nbs/440_candidates.ipynb #9ed2bbb3
 def share(
     w:WorkloadProfile, # the whole workload
-    servers:int,       # engines that share it
+    servers:float,     # how many like this one would take all of it
 )->WorkloadProfile:
-    "What one of several servers gets"
+    "What one of several servers gets; the part of a load that is 0.4 of it is that of one in 2.5"
     part = lambda n: n and max(1, math.ceil(n/servers))
     return w if servers==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second/servers, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
 
@@ -171,6 +171,11 @@ class Question:
     gpus:int=1                # GPUs of one machine
     allow:tuple[str,...]=()   # of `ALLOW`: what may change besides
     siblings:tuple=()         # re-releases in fewer bits, `ModelArch` each
+    prices:object=None        # price table, as `goals.prices` takes it
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES: raise ValueError(f'objective is {str(self.objective)[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
+        if (bad := [x for x in self.allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
 
     @property
     def for_goodput(self)->bool:

@@ -7,18 +7,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from .candidates import heaviest
+from .candidates import Question, heaviest, load_free, share
 from .engine import Engine
 from .goals import SLO, per_million, slo_of
 from .hardware_rates import PUBLIC, Speed
-from .layouts import Layout, fleet_of, lay_out, layouts, linked, ranked
-from .optimizer import search, within_context
+from .layouts import Layout, every_layout, fleet_of, lay_out, linked
+from .optimizer import answer, within_context
 from .plans import ENGINE, Plan, notes
 from .screen import PARAMS
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ClusterPlan', 'lost_replicas', 'carries', 'plan_cluster', 'portion']
+__all__ = ['ClusterPlan', 'lost_replicas', 'carries', 'plan_cluster']
 
 # %% ../nbs/465_cluster.ipynb #c021
 @dataclass(frozen=True, slots=True, repr=False)
@@ -92,38 +92,47 @@ def lost_replicas(
 
 # %% ../nbs/465_cluster.ipynb #c022
 def carries(
-    arch,                      # `ModelArch`
-    l:Layout,                  # one that starts
-    workload:WorkloadProfile,  # lengths
-    slo:SLO,                   # limits
-    params=PARAMS,             # corrections
-    speed:Speed=PUBLIC,        # coefficients
-)->float:                      # requests per second of all its replicas
+    q:Question, # what is asked; of its workload the lengths count
+    l:Layout,   # one that starts
+)->float:       # requests per second of all its replicas
     "The heaviest load that a layout carries within the limits"
-    one = replace(workload, requests_per_second=l.prediction.requests_per_second if l.prediction else 1., max_concurrency=None, num_requests=None)
-    c = heaviest(arch, linked(l.node,l.engine), l.engine, one, slo, params, 1, 5, speed)
+    rate = l.prediction.requests_per_second if l.prediction else 1.
+    c = heaviest(q.arch, linked(l.node,l.engine), l.engine, replace(load_free(q.workload), requests_per_second=rate), q.slo, q.params, 1, 5, q.speed)
     return l.replicas*(c.goodput or 0.)
 
 # %% ../nbs/465_cluster.ipynb #b280354c
-def _fewest(ls, rate, carry, again, spare):
+def _fewest(q:Question, ls, carry, spare:int)->Layout|None:
     "The cheapest number of replicas of any layout that carries the load, and still does when `spare` nodes fail"
-    best = None
+    cost = lambda l: l.dollars_per_hour or l.gpus+l.idle
+    enough = []
     for l in ls[:6]:
         each = carry(replace(l,replicas=1))
-        n = math.ceil(rate/each*1.02)+lost_replicas(l,spare) if each else 0
-        if not 1<=n<=l.replicas: continue
-        m = again(l,n)
-        if m.sound and (best is None or (m.dollars_per_hour or m.gpus+m.idle)<(best.dollars_per_hour or best.gpus+best.idle)): best = m
-    return best
+        n = math.ceil(q.workload.requests_per_second/each*1.02)+lost_replicas(l,spare) if each else 0
+        if 1<=n<=l.replicas: enough.append(lay_out(q, l.node, l.engine, l.nodes, n))
+    return min((l for l in enough if l.sound), key=cost, default=None)
 
-def _sturdy(ls, rate, carry, spare):
+def _sturdy(q:Question, ls, carry, spare:int)->Layout|None:
     "The best layout that carries the load (when `spare` nodes fail); where none does, the one that carries most"
-    rest = lambda l: carry(l)*(1-lost_replicas(l,spare)/l.replicas)
     left = {}
     for l in ls[:8]:
-        left[l] = rest(l)
-        if left[l]>=max(rate, 1e-9): return l
+        left[l] = carry(l)*(1-lost_replicas(l,spare)/l.replicas)
+        if left[l]>=max(q.workload.requests_per_second or 0., 1e-9): return l
     return max(left, key=left.get, default=None)
+
+def _best_of_each(q:Question, fleet, able, carry, spare:int)->list[Layout]:
+    "The best layout of each kind of node; with `spare`, or where no layout keeps the limits, the one that carries the load"
+    of = [[l for l in able if l.node==n and l.nodes==k] for n,k in fleet]
+    return [ls[0] if ls[0].sound and not spare else _sturdy(q,ls,carry,spare) for ls in of if ls]
+
+# %% ../nbs/465_cluster.ipynb #3eb47d36
+def _shared(q:Question, parts, carry, simulations:int)->ClusterPlan:
+    "The load in proportion to what each part carries, and flags of each for its share; a part that carries next to nothing is left out"
+    caps = [carry(l) for l in parts]
+    total = sum(caps)
+    if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])
+    shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
+    plans = [answer(replace(q, device=linked(l.node,l.engine), workload=share(q.workload,1/x), asked=l.engine, gpus=l.gpus), simulations) for l,x in zip(parts,shares)]
+    return ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), q.slo, q.workload)
 
 # %% ../nbs/465_cluster.ipynb #c04becfb
 def plan_cluster(
@@ -140,30 +149,15 @@ def plan_cluster(
     speed:Speed=PUBLIC,        # coefficients, of machines that were measured
 )->ClusterPlan:
     "Layouts, shares, flags and headroom of a fleet"
-    fleet,slo = fleet_of(fleet),slo_of(slo,workload)
-    for n,_ in fleet: within_context(arch, n.device, engine, workload, slo)
-    every = ranked([l for n,k in fleet for l in layouts(arch, [(n,k)], workload, engine, objective, slo, params, prices, speed)], objective, workload.target_metric, params)
-    carry,rate = lru_cache(None)(lambda l: carries(arch, l, workload, slo, params, speed)), workload.requests_per_second or 0.
-    able,again = [l for l in every if l.prediction], lambda l,k: lay_out(arch, l.node, workload, l.engine, l.nodes, k, slo, params, prices, speed)
-    few = _fewest(able, rate, carry, again, spare) if objective=='cost' and rate else None
-    of = [[l for l in able if l.node==n and l.nodes==k] for n,k in fleet]
-    parts = [few] if few else [ls[0] if ls[0].sound and not spare else _sturdy(ls,rate,carry,spare) for ls in of if ls]
-    caps = [carry(l) for l in parts]
-    total = sum(caps)
-    if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])
-    shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
-    plans = [search(arch, linked(l.node,l.engine), portion(workload,s), l.engine, params, objective, slo, l.gpus, (), (), prices, simulations, speed=speed) for l,s in zip(parts,shares)]
-    out = ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), slo, workload, every, cheapest=few is not None)
-    return replace(out, recommendations=_advice(out, fleet, spare))
-
-# %% ../nbs/465_cluster.ipynb #3fbd994d
-def portion(
-    w:WorkloadProfile, # the whole load
-    x:float,           # part of it, 0 to 1
-)->WorkloadProfile:
-    "A part of a load"
-    part = lambda n: n and max(1, round(n*x))
-    return w if x==1 else replace(w, requests_per_second=w.requests_per_second and w.requests_per_second*x, max_concurrency=part(w.max_concurrency), num_requests=part(w.num_requests))
+    fleet = fleet_of(fleet)
+    q = Question(arch, fleet[0][0].device, workload, engine, slo_of(slo,workload), objective, params, speed, prices=prices)
+    for n,_ in fleet: within_context(replace(q, device=n.device))
+    every = every_layout(q, fleet)
+    able,carry = [l for l in every if l.prediction], lru_cache(None)(lambda l: carries(q,l))
+    few = _fewest(q, able, carry, spare) if objective=='cost' and workload.requests_per_second else None
+    p = _shared(q, [few] if few else _best_of_each(q, fleet, able, carry, spare), carry, simulations)
+    p = replace(p, alternatives=every, cheapest=few is not None)
+    return replace(p, recommendations=_advice(p, fleet, spare))
 
 # %% ../nbs/465_cluster.ipynb #e013a1d9
 def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:

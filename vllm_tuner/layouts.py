@@ -7,21 +7,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from .candidates import Candidate, candidate
+from .candidates import Candidate, Question, candidate
 from .devices import Node, node
 from .engine import Engine
 from .findings import attentions, kv_heads
-from .goals import OBJECTIVES, SLO, per_million, price, scores, slo_of
+from .goals import per_million, price, slo_of
 from .hardware_rates import PUBLIC, Speed
 from .layers import MLA, MoE
 from .plans import ENGINE
 from .screen import PARAMS
-from .steady_state import lengths
 from .units import ceil_div
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['Layout', 'place', 'linked', 'lay_out', 'sizes', 'fleet_of', 'layouts', 'ranked', 'plot_layouts']
+__all__ = ['Layout', 'place', 'linked', 'lay_out', 'sizes', 'fleet_of', 'layouts', 'every_layout', 'ranked', 'plot_layouts']
 
 # %% ../nbs/460_layouts.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -103,27 +102,27 @@ def linked(
 
 # %% ../nbs/460_layouts.ipynb #21d54329
 def lay_out(
-    arch,                      # `ModelArch`
-    n:Node,                    # kind of node
-    workload:WorkloadProfile,  # the whole of it
-    engine:Engine=ENGINE,      # flags, parallel sizes among them
-    nodes:int=1,               # machines
-    replicas:int|None=None,    # independent servers, `None` for as many as fit
-    slo:SLO|None=None,         # what must hold
-    params=PARAMS,             # corrections
-    prices=None,               # price table, as `goals.prices` takes it
-    speed:Speed=PUBLIC,        # coefficients, of machines that were measured
+    q:Question,             # what is asked; the device is the node's
+    n:Node,                 # kind of node
+    engine:Engine=ENGINE,   # flags, parallel sizes among them
+    nodes:int=1,            # machines
+    replicas:int|None=None, # independent servers, `None` for as many as fit
 )->Layout:
     "Work one layout out"
+    l = _placed(q, n, engine, nodes, replicas)
+    if l.refused: return l
+    c = candidate(q.arch, linked(n,engine), engine, q.workload, q.slo, q.params, l.replicas, q.speed)
+    return replace(l, candidate=c, refused=c.refused, notes=_remarks(q.arch, n, engine, l))
+
+def _placed(q:Question, n:Node, engine:Engine, nodes:int, replicas:int|None)->Layout:
+    "Where the replicas live, and what their nodes cost: all of them, or those that a given number of replicas occupies"
     ranks = engine.world_size*engine.data_parallel_size
     most,span,_ = place(n, nodes, ranks)
     k = most if replicas is None else replicas
-    used = ceil_div(k, max(1,n.gpus//ranks)) if span==1 else k*span  # nodes that are occupied
-    rent = price(n.device, prices)
-    base = Layout(n, nodes, engine, k, k*ranks, used*n.gpus-k*ranks if replicas else nodes*n.gpus-k*ranks, span, dollars_per_hour=rent and rent*n.gpus*(used if replicas else nodes))
-    if not 1<=k<=most: return replace(base, gpus=0, idle=nodes*n.gpus, refused=f'{max(k,1)} replica(s) of {ranks} GPUs need {max(k,1)*ranks} GPUs in machines of {n.gpus}; {nodes} x {n.gpus} can hold {most}')
-    c = candidate(arch, linked(n,engine), engine, workload, slo, params, k, speed)
-    return replace(base, candidate=c, refused=c.refused, notes=_remarks(arch, n, engine, base))
+    if not 1<=k<=most: return Layout(n, nodes, engine, k, 0, nodes*n.gpus, span, refused=f'{max(k,1)} replica(s) of {ranks} GPUs need {max(k,1)*ranks} GPUs in machines of {n.gpus}; {nodes} x {n.gpus} can hold {most}')
+    used = nodes if replicas is None else ceil_div(k, n.gpus//ranks) if span==1 else k*span
+    rent = price(n.device, q.prices)
+    return Layout(n, nodes, engine, k, k*ranks, used*n.gpus-k*ranks, span, dollars_per_hour=rent and rent*n.gpus*used)
 
 # %% ../nbs/460_layouts.ipynb #26ac13d0
 def _remarks(arch, n, e, l)->tuple[str,...]:
@@ -185,33 +184,39 @@ def layouts(
     speed:Speed=PUBLIC,        # coefficients
 )->tuple[Layout,...]:          # best first, the impossible last
     "Every layout of a fleet, worked out and ranked"
-    if objective not in OBJECTIVES: raise ValueError(f'objective is {str(objective)[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
-    slo = slo_of(slo, workload)
-    every = lambda asked: [lay_out(arch, n, workload, e, k, None, slo, params, prices, speed) for n,k in fleet_of(fleet) for e in sizes(arch,n,k,asked)]
-    ls = every(engine)
-    if engine.max_model_len is None and not any(l.prediction for l in ls): ls = _shorter(every, engine, ls, max(slo.min_context, lengths(workload)[2]))
-    return ranked(ls, objective, workload.target_metric, params)
+    fleet = fleet_of(fleet)
+    return every_layout(Question(arch, fleet[0][0].device, workload, engine, slo_of(slo,workload), objective, params, speed, prices=prices), fleet)
 
-def _shorter(every, engine, ls, need):
-    "Where the context that the checkpoint states fits no layout: the longest power of two that fits one"
-    for n in (n for n in (131072,65536,32768,16384,8192,4096,2048,1024) if n>=need):
-        out = every(replace(engine, max_model_len=n))
-        if any(l.prediction for l in out): return [replace(l, notes=(f'context cut to {n:,} tokens: the full one fits no layout',*l.notes)) for l in out]
+# %% ../nbs/460_layouts.ipynb #21136415
+def every_layout(
+    q:Question,                        # what is asked
+    fleet:tuple[tuple[Node,int],...],  # as `fleet_of` returns it
+)->tuple[Layout,...]:                  # best first, the impossible last
+    "Every layout of every kind of node, by what is asked"
+    return ranked(q, [l for n,k in fleet for l in _on(q,n,k)])
+
+def _on(q:Question, n:Node, nodes:int)->list[Layout]:
+    "Layouts on one kind of node; where the context that the checkpoint states fits none of them, with the longest power of two that fits one"
+    at = lambda flags: [lay_out(q, n, e, nodes) for e in sizes(q.arch,n,nodes,flags)]
+    ls = at(q.asked)
+    if q.asked.max_model_len is not None or any(l.prediction for l in ls): return ls
+    for ctx in (2**i for i in range(17,9,-1) if 2**i>=q.context):  # 131,072 down to 1,024
+        cut = at(replace(q.asked, max_model_len=ctx))
+        if any(l.prediction for l in cut): return [replace(l, notes=(f'context cut to {ctx:,} tokens: the full one fits no layout',*l.notes)) for l in cut]
     return ls
 
 # %% ../nbs/460_layouts.ipynb #073a37bb
 def ranked(
-    ls,            # `Layout`s
-    objective:str, # of `goals.OBJECTIVES`
-    target:str,    # the workload's metric
-    params=PARAMS, # weights of the score
+    q:Question, # what is asked
+    ls,         # `Layout`s
 )->tuple[Layout,...]:
     "Best first: sound ones by the objective, then those that break limits, then the impossible"
     ok = [l for l in ls if l.prediction]
     if not ok: return tuple(ls)
     money = lambda l: l.dollars_per_hour or l.gpus+l.idle
     best = (max(l.throughput for l in ok), min(l.prediction.e2e_ms.mean for l in ok), max(l.candidate.concurrency for l in ok), max(l.throughput/money(l) for l in ok))
-    rated = [replace(l, score=float(scores(objective, target, params, l.throughput, l.prediction.e2e_ms.mean, l.prediction.graph_coverage, l.candidate.concurrency, money(l), best))) if l.prediction else l for l in ls]
+    score = lambda l: float(q.score(l.throughput, l.prediction.e2e_ms.mean, l.prediction.graph_coverage, l.candidate.concurrency, money(l), best))
+    rated = [replace(l, score=score(l)) if l.prediction else l for l in ls]
     return tuple(sorted(rated, key=_order))
 
 def _order(l:Layout):

@@ -9,31 +9,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .candidates import LIKELY, Candidate, Question, Shortlist, achieved, load_free, simulate_best
 from .engine import Engine
-from .goals import OBJECTIVES, SLO, price, readable, slo_of
+from .goals import price, readable, slo_of
 from .hardware_rates import PUBLIC
 from .memory import memory
 from .plans import ENGINE, Plan, Rejected
 from .reasons import Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
-from .screen import ALLOW, PARAMS, Family, families, shares, table
+from .screen import PARAMS, Family, families, shares, table
 from .steady_state import lengths
 from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['within_context', 'search', 'Explored', 'explore', 'startable', 'offers']
+__all__ = ['within_context', 'search', 'answer', 'Explored', 'explore', 'startable', 'offers']
 
 # %% ../nbs/450_optimizer.ipynb #w002
 def within_context(
-    arch,                      # `ModelArch`
-    device,                    # `Device`
-    engine:Engine,             # flags
-    workload:WorkloadProfile,  # what is asked
-    slo:SLO,                   # what must hold
+    q:Question, # what is asked
 ):
     "Refuse requests that are longer than the model's context"
-    mean,most = sum(lengths(workload)[:2]), engine.resolve(arch, device).max_model_len
-    for n,what in ((slo.min_context,''),(mean,' on average')):
-        if arch.max_len and engine.max_model_len is None and n>max(most, arch.max_len): raise ValueError(f'requests of {n:,.0f} tokens{what} are asked for, and the checkpoint states {arch.max_len:,}; ask for less, or set max_model_len (and the scaling of its positions) if the model may go beyond')
+    arch,mean,most = q.arch, sum(lengths(q.workload)[:2]), q.asked.resolve(q.arch, q.device).max_model_len
+    for n,what in ((q.slo.min_context,''),(mean,' on average')):
+        if arch.max_len and q.asked.max_model_len is None and n>max(most, arch.max_len): raise ValueError(f'requests of {n:,.0f} tokens{what} are asked for, and the checkpoint states {arch.max_len:,}; ask for less, or set max_model_len (and the scaling of its positions) if the model may go beyond')
 
 # %% ../nbs/450_optimizer.ipynb #c009
 def _shorter(fams:list[Family], q:Question)->list[Family]:
@@ -77,17 +73,18 @@ def search(
     speed=PUBLIC,                  # `Speed`, from `fit_performance` for a machine that was measured
 )->Plan:
     "The best configuration, its reasons, and what was turned down"
-    if objective not in OBJECTIVES: raise ValueError(f'objective is {str(objective)[:40]!r} but must be one of {", ".join(OBJECTIVES)}')
     allow = (allow,) if isinstance(allow,str) else tuple(allow)
-    if (bad := [x for x in allow if x not in ALLOW]): raise ValueError(f'allow names {str(bad[0])[:40]!r}; choose from {", ".join(ALLOW)}')
-    slo,gpus = slo_of(slo,workload), gpus or engine.world_size*engine.data_parallel_size
-    within_context(arch, device, engine, workload, slo)
-    if 'quantized' in allow and not siblings: siblings = siblings_of(arch)
-    q = Question(arch, device, workload, engine, slo, objective, params, speed, gpus, allow, siblings)
-    return replace(_answer(q, simulations, explain), params=params, speed=speed, dollars_per_gpu_hour=price(device,prices))
+    gpus = gpus or engine.world_size*engine.data_parallel_size
+    q = Question(arch, device, workload, engine, slo_of(slo,workload), objective, params, speed, gpus, allow, siblings, prices)
+    within_context(q)
+    return answer(q if siblings or 'quantized' not in allow else replace(q, siblings=siblings_of(arch)), simulations, explain)
 
 # %% ../nbs/450_optimizer.ipynb #q010
-def _answer(q:Question, simulations:int, explain:bool)->Plan:
+def answer(
+    q:Question,         # what is asked
+    simulations:int=16, # candidates to work out in full, at most
+    explain:bool=True,  # say why: some twenty more
+)->Plan:
     "Explore, then decide"
     if q.for_goodput: return _carrying(q, min(simulations,6), explain)
     seen = explore(q, simulations)
@@ -180,15 +177,19 @@ def _decide(seen:Explored, explain:bool, most:Candidate|None=None)->Plan:
     top = again(most)(most.engine) if most and most.goodput else _settle(first, q, again(first), explain and not most)
     second = next((c for c in ranked if _identity(c)!=_identity(top) and c is not first), None)
     told = dict(why=_why(top, q, again(top), most), offers=offers(top, q, again(top)), nearest=nearest(top,q) if top.goodput is None else ()) if explain else {}
-    return Plan(top.arch.name or q.arch.name, top.arch, q.device, q.workload, q.slo, q.objective, top, second, rated(seen.base),
-                binds=bindings(top,q), rejected=seen.rejected, candidates=tuple(ranked), screened=seen.screened, **told)
+    return _plan(seen, top, second, rated(seen.base), binds=bindings(top,q), candidates=tuple(ranked), **told)
 
 def _nothing_starts(seen:Explored)->Plan:
     "What is short, and what would cure it"
     q,c = seen.q,seen.base
     said = c.refused if c.memory is None else f'{shortage(c)}. vLLM says: {c.refused}'
-    return Plan(q.arch.name, q.arch, q.device, q.workload, q.slo, q.objective, None, None, replace(c, refused=said),
-                rejected=seen.rejected, changes=cures(c, q, q.siblings or siblings_of(q.arch)), candidates=tuple(seen.found), screened=seen.screened)
+    return _plan(seen, None, None, replace(c, refused=said), changes=cures(c, q, q.siblings or siblings_of(q.arch)), candidates=tuple(seen.found))
+
+def _plan(seen:Explored, choice:Candidate|None, second:Candidate|None, base:Candidate, **told)->Plan:
+    "What was decided, with what was asked and what was seen"
+    q,arch = seen.q,choice.arch if choice else seen.q.arch
+    return Plan(arch.name or q.arch.name, arch, q.device, q.workload, q.slo, q.objective, choice, second, base,
+                rejected=seen.rejected, screened=seen.screened, dollars_per_gpu_hour=price(q.device,q.prices), params=q.params, speed=q.speed, **told)
 
 # %% ../nbs/450_optimizer.ipynb #aefeb59d
 def _identity(c:Candidate)->tuple:
