@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 import numpy as np
-from .candidates import LIKELY, Candidate, Question, Shortlist, achieved, load_free, simulate_best
+from .candidates import Candidate, Question, load_free
 from .engine import Engine
 from .goals import price, readable, slo_of
 from .hardware_rates import PUBLIC
@@ -15,6 +15,7 @@ from .memory import memory
 from .plans import ENGINE, Plan, Rejected
 from .reasons import Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
 from .screen import PARAMS, Family, families, shares, table
+from .shortlist import LIKELY, Shortlist, achieved, simulate_best
 from .steady_state import lengths
 from .validation import refusal
 from .workloads import WorkloadProfile
