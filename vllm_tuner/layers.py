@@ -9,8 +9,7 @@ from functools import lru_cache
 
 # %% auto #0
 __all__ = ['Mixer', 'FFN', 'Rope', 'Attention', 'Indexer', 'MLA', 'CrossAttention', 'Mamba', 'LinearAttention', 'NoMixer',
-           'Dense', 'MoE', 'NoFFN', 'Layers', 'Tower', 'RopeScaling', 'ModelArch', 'mixer_params', 'ffn_params',
-           'layers_params', 'param_count', 'stage_layers', 'stage_groups']
+           'Dense', 'MoE', 'NoFFN', 'Layers', 'Tower', 'RopeScaling', 'ModelArch', 'stage_layers', 'stage_groups']
 
 # %% ../nbs/100_layers.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -269,98 +268,6 @@ class ModelArch:
     def __repr__(self):
         mix = ' + '.join(f'{g.n} x {type(g.mixer).__name__}/{type(g.ffn).__name__}' for g in self.groups)
         return f'ModelArch({self.name or self.model_type or "unnamed"}: {mix}; hidden {self.hidden:,}, vocab {self.vocab:,}, context {f"{self.max_len:,}" if self.max_len else "?"}, {self.dtype}' + (f', {self.quant}' if self.quant else '') + ')'
-
-# %% ../nbs/100_layers.ipynb #c031
-def _attention_params(a, H):
-    if a.reused: return 0
-    q,kv = a.heads*a.head_dim, 0 if a.shares_kv else a.kv_heads*a.head_dim
-    v,out = 0 if a.shares_kv or a.k_eq_v else a.kv_heads*a.v_dim, a.heads*a.v_dim
-    low = H*a.latent_q + a.latent_q if a.latent_q else 0
-    norm = {'':0, 'head':a.head_dim+(a.head_dim if kv else 0)}.get(a.qk_norm, q+kv)*(1+a.qk_norm_bias)
-    return (a.latent_q or H)*q + low + H*(kv+v+out*(1+a.gate)) + a.bias*(q+kv+v) + a.out_bias*H + norm + a.sinks*a.heads + a.extra
-
-# %% ../nbs/100_layers.ipynb #47bf470b
-def _mla_params(m, H):
-    n,qk,r = m.heads,m.qk_nope_head_dim+m.qk_rope_head_dim,m.q_lora_rank
-    q = H*r + r + r*n*qk if r else H*n*qk
-    kv = (H+1)*m.latent if m.window else H*m.latent + m.kv_lora_rank*(1+n*(m.qk_nope_head_dim+m.v_head_dim))
-    out = m.o_rank*(n*m.v_head_dim + m.o_groups*H) if m.o_groups else n*m.v_head_dim*H
-    ix = m.indexer
-    index = (r or H)*ix.heads*ix.head_dim + H*(ix.head_dim+ix.heads) + 2*ix.head_dim if ix and ix.owns and not m.window else 0
-    return q + kv + out*(1+m.gate) + index + m.bias*((r or 0)+m.latent+H) + m.extra
-
-def _cross_params(m, H):
-    q,kv = m.heads*m.head_dim,m.kv_heads*m.head_dim
-    norm = {'':0,'head':2*m.head_dim}.get(m.qk_norm, q+kv)
-    return 2*H*(q+kv) + m.bias*(q+kv) + m.out_bias*H + norm + m.extra + (_attention_params(m.self_attention,H) if m.self_attention else 0)
-
-# %% ../nbs/100_layers.ipynb #c033
-def _mamba_params(m, H):
-    i,bias = m.intermediate,(m.bias*H if m.bias else 0)
-    if m.version==1:
-        return 2*i*H + i*(m.conv+m.conv_bias) + (m.dt_rank+2*m.state)*i + i*(m.dt_rank+1) + i*(m.state+1) + H*i + m.norms + bias + m.bias*2*i + m.extra
-    conv = i+2*m.groups*m.state
-    rows = i+conv+m.heads
-    return rows*H + conv*(m.conv+m.conv_bias) + 3*m.heads + H*i + m.norms + bias + m.bias*rows + m.extra + (_attention_params(m.beside,H) if m.beside else 0)
-
-# %% ../nbs/100_layers.ipynb #183ef8df
-def _linear_params(m, H):
-    k,v,r = m.k_heads*m.k_dim,m.v_heads*m.v_dim,m.gate_rank
-    if m.kind=='shortconv': return k*(3*H+m.conv) + k*H + m.conv_bias*k + m.bias*(3*k+H) + m.extra
-    if m.kind=='lightning': return H*(2*k+v) + 2*H*v + v + m.extra
-    conv = (2*k+v)*(m.conv+m.conv_bias)
-    if m.kind=='gdn': return H*(2*k+2*v) + 2*m.v_heads*H + conv + 2*m.v_heads + m.v_dim + v*H + m.extra
-    gates = (H+k)*r + (H*v if m.full_gate else (H+v)*r) if r else H*(k+v)
-    return H*(2*k+v) + conv + gates + H*m.v_heads + k + m.v_heads + m.v_dim + v*H + m.extra
-
-# %% ../nbs/100_layers.ipynb #5779f865
-def mixer_params(
-    m:Mixer, # the mixer
-    H:int,   # width of the residual stream
-)->int:      # parameters
-    "Parameters of one mixer"
-    match m:
-        case Attention(): return _attention_params(m,H)
-        case MLA(): return _mla_params(m,H)
-        case CrossAttention(): return _cross_params(m,H)
-        case Mamba(): return _mamba_params(m,H)
-        case LinearAttention(): return _linear_params(m,H)
-    return 0
-
-# %% ../nbs/100_layers.ipynb #c035
-def _dense_params(i, gated, bias, H): return (2+gated)*H*i + bias*((1+gated)*i+H)
-
-def ffn_params(
-    f:FFN, # the feed-forward
-    H:int, # width of the residual stream
-)->int:    # parameters
-    "Parameters of one feed-forward"
-    if isinstance(f,Dense): return _dense_params(f.intermediate,f.gated,f.bias,H)+f.extra
-    if not isinstance(f,MoE): return 0
-    W = f.latent or H
-    routed = f.experts*_dense_params(f.intermediate,f.gated,f.bias,W) + f.experts*(H+f.router_bias) + (2*H*W if f.latent else 0)
-    shared = _dense_params(f.shared,f.gated,f.shared_bias,H)+f.shared_gate*H if f.shared else 0
-    return routed + shared + f.extra + (ffn_params(f.dense,H) if f.dense else 0)
-
-# %% ../nbs/100_layers.ipynb #bb19a455
-def layers_params(
-    g:Layers, # layers of one shape
-    H:int,    # width of the residual stream
-)->int:       # parameters of all of them
-    "Parameters of a layer group"
-    return 0 if g.reused else g.n*(mixer_params(g.mixer,H) + ffn_params(g.ffn,H) + g.norms*H*(1+g.norm_bias) + g.extra + g.divided)
-
-def param_count(
-    arch:ModelArch,     # the checkpoint
-    draft:bool=False,   # with its multi-token-prediction layers, which transformers never builds
-)->int:                 # parameters, tied ones once
-    "Parameters of a checkpoint"
-    H,E = arch.hidden,arch.embed_dim or arch.hidden
-    table = arch.vocab*E*(1 if arch.tied or not arch.head else 2) + arch.head_bias*arch.vocab + arch.positions*H
-    norms = (arch.embed_norms*E+arch.final_norms*H)*(1+arch.norm_bias)
-    layers = sum(layers_params(g,H) for g in (*arch.groups, *arch.encoder, *(arch.draft if draft else ())))
-    c = dict(arch.custom)
-    return table + norms + layers + sum(t.params for t in arch.towers) + arch.extra + arch.divided + c.get('ple_vocab',0)*c.get('ple_width',0) + c.get('not_loaded',0)
 
 # %% ../nbs/100_layers.ipynb #c025
 @lru_cache(4096)

@@ -12,7 +12,8 @@ from pathlib import Path
 from .checkpoints import address, bare, catalogue, catalogue_data, lookup, search
 from .config_keys import read_json
 from .configs import from_config
-from .layers import MLA, Attention, LinearAttention, Mamba, ModelArch, MoE, param_count
+from .layers import MLA, Attention, LinearAttention, Mamba, ModelArch, MoE
+from .parameters import param_count
 from .style import BLUE, GREEN, ORANGE, PURPLE, new_axes
 from .units import show_count, user_path
 

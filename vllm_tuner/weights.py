@@ -6,9 +6,10 @@
 from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
-from .layers import MLA, ModelArch, param_count
+from .layers import MLA, ModelArch
 from .matrices import Split, ends, has, layer, linear, split
 from .packed import Layout, Matrix, stored
+from .parameters import param_count
 from .quant import Quant, online
 from .stages import Stage, buffer_bytes, layers_bytes, layout_of, stage, tower_bytes
 from .units import ceil_div, round_up, show_bytes
