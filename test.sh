@@ -30,4 +30,4 @@ python -W ignore docs/build.py
 git diff --exit-code -- README.md nbs/README.md
 
 step 'tests, with the cells against the exported modules'
-NB_MODULE=1 python -m pytest -p no:cacheprovider --cov=vllm_tuner --cov-report=term:skip-covered "$@"
+NB_MODULE=1 python -m pytest -p no:cacheprovider -n 2 --dist loadfile --cov=vllm_tuner --cov-report=term:skip-covered "$@"
