@@ -50,10 +50,11 @@ def slo_of(
     slo,                       # `SLO`, mapping of limits, or `None`
     workload:WorkloadProfile,  # its `latency_budget_ms` is a limit on the mean time per token
 )->SLO:
-    "Limits in one form, the workload's own budget among them"
+    "Limits in one form, the workload's own budget among them; where that is the only one, all its users are in flight together"
     s = slo if isinstance(slo,SLO) else SLO(tuple(dict(slo or {}).items()))
-    said = any(k.startswith('tpot_ms') for k,_ in s.limits)
-    return s if said or not workload.latency_budget_ms else replace(s, limits=s.limits+(('tpot_ms',workload.latency_budget_ms),))
+    if not workload.latency_budget_ms or any(k.startswith('tpot_ms') for k,_ in s.limits): return s
+    users = workload.max_concurrency if not workload.requests_per_second and not s.limits else None
+    return replace(s, limits=s.limits+(('tpot_ms',workload.latency_budget_ms),), min_concurrency=s.min_concurrency or float(users or 0))
 
 # %% ../nbs/400_goals.ipynb #c009
 def figure(
@@ -136,6 +137,7 @@ class Broken:
     def __str__(self):
         limit,value,edge = map(readable, (self.limit,self.value,self.bound))
         if self.name=='requests_per_second': return f'requests arrive at {limit} a second and leave at {value}: the queue grows without end'
+        if self.name=='concurrency': return f'{limit} requests are to be in flight at once, and there is room for {value}'
         if self.name=='context': return f'requests of up to {limit} tokens are asked for, and the longest that is served has {value}'
         said = f'{self.name} {"at least" if self.least else "at most"} {limit} is asked; {value} is predicted'
         if self.likely: return f'{said}, which holds in {self.odds:.0%} of cases; {edge} cannot be ruled out'

@@ -110,11 +110,12 @@ def lean(
     again,          # engine -> scored `Candidate`
     loss:float=.01, # share of the objective that a flag must buy
 )->Candidate:
-    "Drop every flag that buys next to nothing"
+    "Drop every flag that buys next to nothing; where a limit is missed anyhow, its odds are no measure"
+    worth = lambda d: d.score if c.place[0]==2 else d.worth
     kept = ('tensor_parallel_size','pipeline_parallel_size','data_parallel_size','enable_expert_parallel','max_model_len')
     for k in [k for k in c.engine.changed() if getattr(c.engine,k)!=getattr(asked,k) and k not in kept]:
         d = again(replace(c.engine, **{k:getattr(asked,k)}))
-        if d.prediction and d.place<=(c.place[0],c.place[1]*(1+loss)) and d.worth>=c.worth*(1-loss): return lean(d, asked, again, loss)
+        if d.prediction and d.place<=(c.place[0],c.place[1]+loss*max(1,c.place[1])) and worth(d)>=worth(c)*(1-loss): return lean(d, asked, again, loss)
     return c
 
 # %% ../nbs/445_reasons.ipynb #a1182574

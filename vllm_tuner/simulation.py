@@ -120,7 +120,7 @@ def _pool(arch, device, e, kv_tokens):
     "The pool of a configuration, and a note where it holds nothing"
     plan = _plan(arch, device, e)
     p,least = pool(plan, arch, e),plan.blocks_per_request+1
-    if kv_tokens is not None: return replace(p, blocks=max(1, int(kv_tokens)//p.size*max(1,p.growing)), caps=()),()
+    if kv_tokens is not None and plan.groups: return replace(p, blocks=max(1, int(kv_tokens)//p.size*max(1,p.growing)), caps=()),()
     if plan.num_blocks>=plan.blocks_per_request or not plan.groups: return p,()
     return replace(p, blocks=least),(f'by the ledger {plan.num_blocks:,} blocks are left for the cache and vLLM would not start; what follows holds for {least:,}, the fewest it accepts at max_model_len={e.max_model_len:,}',)
 
