@@ -16,7 +16,7 @@ _HOME = {
     'layers': 'ModelArch Layers Attention MLA Mamba LinearAttention CrossAttention Dense MoE',
     'models': 'arch catalogue',
     'devices': 'Device Node device devices node nodes',
-    'engine': 'Engine Speculative AutotuningParameters',
+    'engine_args': 'Speculative', 'knobs': 'AutotuningParameters', 'engine': 'Engine',
     'flags': 'read_command to_flags',
     'intake': 'read_config',
     'weights': 'params weight_bytes weight_parts resident_bytes plot_parts',

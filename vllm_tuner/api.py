@@ -7,7 +7,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from .units import gib, human_int
 from .devices import device
-from .engine import AutotuningParameters, Engine
+from .engine import Engine
+from .knobs import AutotuningParameters
 from .models import arch
 from .page import Notes, Page, Table, text
 from .report import cache, describe, ledger, notes, plain, plan_blocks, speed

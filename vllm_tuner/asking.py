@@ -130,7 +130,7 @@ class Subject:
 # %% ../nbs/610_asking.ipynb #5cf7d604
 def profile(a:Ask): # `AutotuningParameters`
     "The corrections that `--profile` names"
-    from vllm_tuner.engine import AutotuningParameters
+    from vllm_tuner.knobs import AutotuningParameters
     if not a.get('profile'): return AutotuningParameters()
     from vllm_tuner.calibration import load_profile
     return load_profile(a.get('profile'))

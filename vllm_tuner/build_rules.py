@@ -6,10 +6,10 @@
 from __future__ import annotations
 from dataclasses import replace
 from .backends import BACKENDS, Need, accepts, candidates, fa_version
-from .engine import _need
 from .findings import Case, Draft, attentions, ffns, heads, kv_heads, tps
 from .flags import lacks
 from .layers import Attention, CrossAttention, Dense, LinearAttention, Mamba, MLA, MoE
+from .model_kernels import need
 from .units import round_up
 from .versions import at
 
@@ -66,7 +66,7 @@ def backend_rules(c:Case):
     if c.device.vendor!='NVIDIA' or c.version<(0,11,0): return
     for m in attentions(c.arch):
         if isinstance(m,CrossAttention) or isinstance(m,Attention) and not m.causal or isinstance(m,MLA) and m.window: continue  # the last have kernels of their own
-        n = _need(m, c.arch, replace(c.asked, dtype=c.e.dtype))
+        n = need(m, c.arch, replace(c.asked, dtype=c.e.dtype))
         own = c.asked.attention_backend
         names = (own,) if own in BACKENDS and (BACKENDS[own].mla,BACKENDS[own].sparse)==(n.mla,n.sparse) else candidates(n, c.device.capability, c.asked.vllm_version)
         reasons = {b:_against(BACKENDS[b],n,c) for b in names}

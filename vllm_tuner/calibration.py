@@ -8,7 +8,7 @@ import json, math, re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
-from .engine import AutotuningParameters
+from .knobs import AutotuningParameters
 from .memory import memory
 from .observations import measured, observations, predicted
 from .style import esc

@@ -6,7 +6,8 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
-from .engine import AutotuningParameters, Engine
+from .engine import Engine
+from .knobs import AutotuningParameters
 from .goals import OBJECTIVES, SLO, Broken, broken, keeps, scores
 from .hardware_rates import PUBLIC, Speed
 from .memory import memory

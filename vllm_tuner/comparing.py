@@ -5,7 +5,7 @@
 # %% ../nbs/540_comparing.ipynb #c002
 from __future__ import annotations
 from dataclasses import dataclass, fields, replace
-from .engine import AutotuningParameters
+from .knobs import AutotuningParameters
 from .memory import memory
 from .observations import LABELS, REFERENCE, Observation, measured, observations
 from .style import esc

@@ -6,10 +6,11 @@
 from __future__ import annotations
 from dataclasses import replace
 from .defaults import NO_FLOAT16, derived_len
-from .engine import _kind, attentions as _inside
+from .engine import kind
 from .findings import Case, DEFAULTS, Draft, attentions, ffns, heads, kv_heads, tps
 from .flags import _facts, first_release, flag_kind, lacks, serves, settings
 from .layers import Mamba, MLA, MoE
+from .model_kernels import attentions as _inside
 from .versions import NEWEST, release
 
 # %% auto #0
@@ -130,7 +131,7 @@ def cache_rules(c:Case):
 def state_rules(c:Case):
     "Caches that only some mixers have"
     pure = any(_inside(g.mixer) and not isinstance(g.mixer,Mamba) for g in c.arch.groups)
-    if c.asked.kv_cache_dtype.startswith('turboquant') and _kind(c.arch)[2] and not pure and c.version>=(0,21,0):
+    if c.asked.kv_cache_dtype.startswith('turboquant') and kind(c.arch).hybrid and not pure and c.version>=(0,21,0):
         yield Draft('error','turboquant-hybrid','TurboQuant KV cache requires identifiable full-attention layers, but none were found in the hybrid model config.', ({'kv_cache_dtype':'auto'},))
     mla = any(isinstance(m,MLA) for m in attentions(c.arch))
     if mla and c.asked.kv_cache_dtype in ('nvfp4','nvfp4_4over6') and c.version>=(0,21,0):

@@ -5,7 +5,7 @@
 # %% ../nbs/535_explaining.ipynb #c002
 from __future__ import annotations
 from dataclasses import dataclass, replace
-from .engine import AutotuningParameters
+from .knobs import AutotuningParameters
 from .log_flags import likely_devices
 from .memory import memory
 from .observations import LABELS, REFERENCE, SIZES, Observation, bounds, measured, observation, predicted

@@ -6,9 +6,10 @@
 from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from .engine import Engine, attentions as _inside
+from .engine import Engine
 from .flags import to_flags
 from .layers import MLA, MoE
+from .model_kernels import attentions as _inside
 from .versions import release
 
 # %% auto #0

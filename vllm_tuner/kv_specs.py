@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from .backends import INDEXER, backend
 from .cache_bytes import element_bytes, head_bytes, indexer_bytes, latent_bytes, state_bytes, state_elements
-from .engine import _kind, _need, attentions, model_backends
+from .engine import kind
 from .flags import lacks
 from .layers import MLA, Attention, CrossAttention, LinearAttention, Mamba
+from .model_kernels import attentions, model_backends, need
 from .units import ceil_div, round_up
 from .versions import at, release
 
@@ -139,7 +140,7 @@ def hybrid_block(
 # %% ../nbs/215_kv_specs.ipynb #c026
 def _skips(arch, e):
     "Layers that a turboquant cache leaves in 16 bits: the first two and the last two of a model without recurrent layers"
-    if not e.kv_cache_dtype.startswith('turboquant') or _kind(arch)[2]: return frozenset()
+    if not e.kv_cache_dtype.startswith('turboquant') or kind(arch).hybrid: return frozenset()
     n = arch.n_layers
     return frozenset([*range(min(2,n//2)), *range(n-min(2,n//2), n)])
 
@@ -157,7 +158,7 @@ def _attention_spec(m, arch, device, e, block, kv, shared):
     heads,v = max(1, m.kv_heads//e.tensor_parallel_size),release(e.vllm_version)
     cell,shape = heads*head_bytes(kv, m.head_dim, m.v_dim, e.dtype), (heads,m.head_dim,m.v_dim,kv)
     if m.window and m.chunk is None:
-        b = backend(_need(m, arch, replace(e, kv_cache_dtype=kv)), device.capability, e.vllm_version, e.attention_backend)
+        b = backend(need(m, arch, replace(e, kv_cache_dtype=kv)), device.capability, e.vllm_version, e.attention_backend)
         return KVSpec('sliding', _window_block(b,cell,block,shared,v), cell, shape, m.window, shared)
     return KVSpec('chunked' if m.chunk else 'full', block, cell, shape, m.chunk or 0)
 
@@ -200,7 +201,7 @@ def _mixed_block(arch, device, e, skips):
     "With some layers left in 16 bits a quantised block grows until its page covers theirs"
     if not skips or release(e.vllm_version)<(0,22,0): return e.block_size, 0
     m = next(m for g in arch.groups for m in attentions(g.mixer))
-    heads,b = max(1, m.kv_heads//e.tensor_parallel_size),backend(_need(m, arch, replace(e, kv_cache_dtype='auto')), device.capability, e.vllm_version)
+    heads,b = max(1, m.kv_heads//e.tensor_parallel_size),backend(need(m, arch, replace(e, kv_cache_dtype='auto')), device.capability, e.vllm_version)
     primary = heads*2*m.head_dim*element_bytes(e.kv_cache_dtype)        # measured by the first layer's kernels, which know no packed format
     plain = heads*2*m.head_dim*element_bytes('auto', e.dtype)
     step = max(min(b.blocks), e.block_size)
@@ -222,7 +223,7 @@ def attention_block(
     engine, # resolved
 )->int:     # tokens
     "Tokens of an attention block as vLLM's `cache_config.block_size` ends up"
-    if _kind(arch)[2]: return hybrid_block(arch, device, engine)[0]
+    if kind(arch).hybrid: return hybrid_block(arch, device, engine)[0]
     return _mixed_block(arch, device, engine, _skips(arch,engine))[0]
 
 # %% ../nbs/215_kv_specs.ipynb #b9fd8767
@@ -233,7 +234,7 @@ def layer_specs(
     engine, # resolved
 )->tuple[tuple[int,KVSpec],...]: # (layer, spec), in vLLM's order; the drafter's layers come last with numbers beyond the model's
     "What every layer of a model wants from the cache"
-    e,(_,_,hybrid,_),skips = engine,_kind(arch),_skips(arch,engine)
+    e,(_,_,hybrid,_),skips = engine,kind(arch),_skips(arch,engine)
     block,shared = _mixed_block(arch, device, e, skips)
     states,plain = (e.mamba_block_size or e.max_model_len, 0), lacks(arch.architecture,'cache_config')
     if hybrid: block,*states = hybrid_block(arch, device, e)

@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from .cuda_graphs import Graphs, fitted, graph_bytes
-from .engine import AutotuningParameters, reconsidered
+from .engine import reconsidered
+from .knobs import AutotuningParameters
 from .forward import runner
 from .kv_cache import KVPlan, kv_plan
 from .layers import MoE

@@ -8,7 +8,7 @@ import math, re
 from dataclasses import dataclass, replace
 from .checkpoints import catalogue, lookup
 from .devices import device as _device
-from .engine import AutotuningParameters
+from .knobs import AutotuningParameters
 from .inference import implied
 from .log_flags import device_of, engine_of
 from .layers import ModelArch

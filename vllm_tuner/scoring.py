@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import median
-from .engine import AutotuningParameters
+from .knobs import AutotuningParameters
 from .explaining import explain
 from .observations import LABELS, REFERENCE, Observation, observation
 from .style import esc

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 import numpy as np
 from .cuda_graphs import graph_bytes
-from .engine import AutotuningParameters, Engine
+from .engine import Engine
+from .knobs import AutotuningParameters
 from .hardware_rates import PUBLIC, Speed
 from .kv_cache import kv_plan
 from .layers import MoE

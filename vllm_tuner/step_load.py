@@ -6,9 +6,9 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from .engine import attentions, model_backends
 from .cache_bytes import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
+from .model_kernels import attentions, model_backends
 from .packed import Layout, Matrix, stored
 from .quant import online
 from .versions import release
