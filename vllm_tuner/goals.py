@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 from statistics import NormalDist
 import numpy as np
-from .engine import AutotuningParameters
+from .knobs import AutotuningParameters
 from .serving import SPREAD, Percentiles, Prediction
 from .units import real
 from .workloads import WorkloadProfile
