@@ -4,7 +4,7 @@
 
 # %% ../nbs/500_log_text.ipynb #c002
 from __future__ import annotations
-import io, json, re, sys
+import io, json, os, re, sys
 from collections import Counter
 from pathlib import Path
 from .units import user_path
@@ -20,10 +20,10 @@ def open_log(
     if source=='-' or source is sys.stdin: return sys.stdin, 'standard input'
     if isinstance(source,bytes): return decoded(source), 'the text'
     if hasattr(source,'read'): return (source if isinstance(source,io.TextIOBase) else io.TextIOWrapper(source, encoding='utf-8', errors='replace', newline='')), str(getattr(source,'name','the stream'))
-    if isinstance(source,Path) or isinstance(source,str) and source and '\n' not in source and len(source)<1024 and (Path(source).exists() or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
+    if isinstance(source,Path) or isinstance(source,str) and source and '\n' not in source and len(source)<1024 and (os.path.exists(source) or re.fullmatch(r'[./~]\S*|\S+\.(log|txt|out|err|json|jsonl|gz|log\.\d+)', source)):
         p = user_path(source)
-        if p.is_dir(): raise ValueError(f'{str(source)[:200]!r} is a folder; give the log in it')
-        if not p.exists(): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
+        if os.path.isdir(p): raise ValueError(f'{str(source)[:200]!r} is a folder; give the log in it')
+        if not os.path.exists(p): raise ValueError(f"{str(source)[:200]!r} is no file that exists; give a path, the log's text, or '-' for standard input")
         f = p.open('rb')
         head = f.peek(4)[:2]  # a pipe such as /dev/fd/63 can be read once
         if head==b'\x1f\x8b': import gzip; f = gzip.open(f)

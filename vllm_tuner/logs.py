@@ -7,164 +7,14 @@ from __future__ import annotations
 import re, sys
 from collections import deque
 from dataclasses import fields, replace
-from typing import NamedTuple
-from .flags import read_command
-from .log_text import ANSI, LONGEST_LINE, open_log, pieces, rejoined, stranger, unwrap, widths_of, writer
+from .failures import ECHOES, REFUSALS
+from .log_lines import ANCHORS, Start, worth
+from .log_text import ANSI, open_log, pieces, rejoined, stranger, unwrap, widths_of, writer
 from .observed import Observed
-from .printed_values import read_repr
-from .sentences import AFTER, BEFORE, FACTS, MARKS, NUMBER, REFUSALS, WORDS
 from .units import GiB
-from .findings import Finding
 
 # %% auto #0
-__all__ = ['Hit', 'parse_log']
-
-# %% ../nbs/515_logs.ipynb #c008
-_PROGRESS = frozenset(('Model loading took','KV cache size','KV cache mem','KV Cache is',' blocks','Error','Application startup complete'))  # anchors of a start that got somewhere
-_LEVEL = re.compile(r'\b(INFO|DEBUG|WARNING|ERROR|CRITICAL)\b')
-
-def _number(s): return float(s.replace(',','')) if '.' in s or 'e' in s else int(s.replace(',',''))
-
-class _Start:
-    "Everything noted about one start; bounded, whatever the log. Lines wait, so that starts which nobody asks for cost nothing"
-    def __init__(self):
-        self.waiting,self.held,self.got = [],0,False
-        self.seen,self.words,self.errors,self.settings,self.resolved,self.marks,self.graphs,self.largest,self.openers,self.env = {},{},{},{},{},set(),{},{},set(),()
-
-    def hold(self, line, anchors, n):
-        "Keep a line until the start is read; a start that outgrows 256 KiB of them is read as it goes"
-        self.waiting.append((line,anchors,n)); self.held += len(line)
-        self.got = self.got or not _PROGRESS.isdisjoint(anchors)
-        if self.held>2**18: self.settle()
-
-    def settle(self):
-        "Read the lines that wait"
-        for line,anchors,n in self.waiting: _read_line(self, line, anchors, writer(line[:400]) if 'pid=' in line else '', n)
-        self.waiting,self.held = [],0
-        return self
-
-    def put(self, field, value, rank, n):
-        if not field: return
-        if len(self.seen)<20_000 and value not in (vs:=self.seen.setdefault((field,rank),{})) and len(vs)<8: vs[value] = n
-
-    def empty(self): return not (self.seen or self.words or self.errors or self.settings or self.resolved)
-
-# %% ../nbs/515_logs.ipynb #c009
-class Hit(NamedTuple):
-    "Where a literal of the tables stands in a log"
-    line:str    # out of its wrapping
-    at:int      # first character of the literal
-    literal:str # itself
-    rank:str    # process that wrote the line
-    number:int  # of the line
-
-    @property
-    def rest(self)->str: # of the line
-        "What follows the literal"
-        return self.line[self.at+len(self.literal):]
-
-_NUMBER_END = re.compile(NUMBER+r'(?: ?Gi?B)?$')
-
-def _after(s, rule, h):
-    "A sentence: what follows the literal, at each of its places"
-    (pat,names),at = rule,h.at
-    while at>=0:
-        end = at+len(h.literal)
-        m = pat.match(h.line, end)
-        if m and names==['captured']: s.graphs[m[1]] = max(int(m[2]), s.graphs.get(m[1],0))
-        elif m and names==['graphs']:
-            for mode,count,top in re.findall(r'([A-Z_]+)=(\d+) \(largest=(\d+)', m[1]): s.graphs.setdefault(mode, int(count)); s.largest[mode] = int(top)
-        elif m:
-            for name,g in zip(names, m.groups()):
-                if g is not None: s.put(name, g if name in ('attention_backend','architecture','device_name') else _number(g), h.rank, h.number)
-        at = h.line.find(h.literal, end)
-
-def _before(s, name, h):
-    "A number in front of the literal"
-    if (m:=_NUMBER_END.search(h.line[max(0,h.at-24):h.at])): s.put(name, _number(m[1]), h.rank, h.number)
-
-def _mark(s, mark, h): s.marks.add(mark)
-
-def _said(s, pair, h):
-    "A sentence that means something by being there; a compiler that works once is a cold start"
-    field,value = pair
-    s.words[field] = 'cold' if value=='warm' and s.words.get(field)=='cold' else value
-
-# %% ../nbs/515_logs.ipynb #c010
-_RAISED = re.compile(r'((?:[A-Za-z_]\w{0,40}\.){0,4}[A-Z]\w{0,40}(?:Error|Exception): .{0,600})')
-
-def _failure(s, rule, h):
-    "A refusal or a crash, told once"
-    (code,hint),line = rule,h.line
-    level = _LEVEL.search(line[:300])
-    if level and (level[1] in ('INFO','DEBUG') or level[1]=='WARNING' and code=='exception') or len(s.errors)>=50: return
-    raised = _RAISED.search(line)
-    if code=='exception' and not (raised and (raised.start()==0 or line[raised.start()-1] in ' ]\t')): return
-    what = raised[1] if raised else line[max(0,line.rfind(']',0,h.at)+1):]
-    key = re.sub(r'[\d.]+','#',what)[:80]
-    if any(k==key for _,k in s.errors) and code=='exception': return
-    for old in [k for k in s.errors if k[1]==key and k[0]=='exception']: del s.errors[old]
-    s.errors.setdefault((code,key), Finding('error', code, ' '.join(what.split())[:600], hint=f'line {h.number}' + (f'; {hint}' if hint else '')))
-    if (m:=re.search(r"max seq len \((\d{1,12})\)", what)): s.put('max_model_len', int(m[1]), '', h.number)
-    if (m:=re.search(r'available KV cache memory \('+NUMBER+' GiB', what)): s.put('kv_cache_gib', _number(m[1]), '', h.number)
-
-# %% ../nbs/515_logs.ipynb #f751a43f
-def _arguments(s, rule, h):
-    "Flags as the user gave them"
-    s.settings.update({k:v for k,v in read_repr(h.rest).items() if v is not None})
-
-def _config(s, rule, h):
-    "The engine's config line: its release and every field that it resolved"
-    m = re.match(r'([\w.+-]{1,60})\) with config: (?:VllmConfig\()?', h.rest)
-    if m: s.words['version'] = m[1]; s.resolved.update(read_repr(h.rest[m.end():]))
-
-def _word_after(s, field, h):
-    "One word behind the literal"
-    if (m:=re.match(r'[^\s\'",;)]{1,200}', h.rest)): s.words[field] = m[0]
-
-def _command(s, rule, h):
-    "A command line somewhere in the log"
-    if s.settings or s.words.get('model') or re.search(r'estart|sage: |run `|with `', h.line[max(0,h.at-20):h.at]): return
-    try: c = read_command((h.literal+h.rest[:8000].split('\n')[0].split(' | ')[0]).strip(' `"\'$'))
-    except ValueError: return
-    s.settings.update(dict(c.flags)); s.env += c.env
-    if c.model: s.words['model'] = c.model
-
-# %% ../nbs/515_logs.ipynb #c011
-_ROOTS = ('Model loading took', 'weight', 'KV cache size', 'KV cache mem', 'in KV cache', 'KV Cache is', 'kv cache', 'kv_cache', 'CUDA graph', 'CUDAGraph', 'memory', 'Error', 'took ', 'Using ', ' blocks', 'Maximum concurrency', 'max_model_len', 'args: ', 'profiling', 'Graph captur', 'FlashInfer', 'Falling back', 'top-k sampling', 'eager mode', 'graph capture', 'LLM engine', 'AOT comp', 'compiled graph', 'Capturing', 'initial')
-_RULES = ([(lit,_after,(re.compile(pat),names.split())) for lit,pat,names in AFTER+FACTS] + [(lit,_before,name) for lit,name in BEFORE] + [(lit,_mark,m) for lit,m in MARKS] + [(lit,_said,w) for lit,w in WORDS.items()]
-          + [(lit,_failure,(code,hint)) for lit,code,hint in REFUSALS] + [('Error: ',_failure,('exception','')), ('Exception: ',_failure,('exception',''))]
-          + [('non-default args: ',_arguments,None), ('args: Namespace(',_arguments,None), ('LLM engine (v',_config,None), ('API server version ',_word_after,'version'), ('█  version ',_word_after,'version'), ('█  model   ',_word_after,'model'),
-             ('vllm serve ',_command,None), ('vllm.entrypoints.openai.api_server ',_command,None), ('"MESSAGE"',_mark,(0,0,0))])
-_BY_ANCHOR = {}
-for _r in _RULES: _BY_ANCHOR.setdefault(next((a for a in _ROOTS if a in _r[0]), _r[0]), []).append(_r)
-_ANCHORS = tuple(_BY_ANCHOR)
-
-# %% ../nbs/515_logs.ipynb #4603cc7a
-def _worth(piece):
-    "A piece with over-long lines cut, and the lines of it that hold an anchor: start -> (end, anchors)"
-    if len(piece)>LONGEST_LINE and max(map(len,piece.split('\n')))>LONGEST_LINE: piece = '\n'.join(l[:LONGEST_LINE] for l in piece.split('\n'))
-    marks = {}
-    for a in _ANCHORS:
-        i = piece.find(a)
-        while i>=0:
-            start = piece.rfind('\n',0,i)+1
-            if start in marks: end = marks[start][0]; marks[start][1].append(a)
-            else: end = piece.find('\n', i); end = len(piece) if end<0 else end; marks[start] = (end,[a])
-            i = piece.find(a, end)
-    return piece,sorted((a,*m) for a,m in marks.items())
-
-def _read_line(s, line, anchors, rank, n):
-    "Hold one line against the rows that its anchors point at"
-    if rank.startswith(('APIServer','ApiServer')): s.words['served'] = True
-    for a in anchors:
-        for lit,do,rule in _BY_ANCHOR[a]:
-            i = line.find(lit)
-            if i>=0: do(s, rule, Hit(line, i, lit, rank, n))
-
-def _opens(line, rank):
-    "The kind of a line that begins a start, ''"
-    return next((f'{k} {rank}' for k in ('API server version','LLM engine (v','█  version ') if k in line), '')
+__all__ = ['parse_log']
 
 # %% ../nbs/515_logs.ipynb #c013
 _WORST_IS_LOW = {'kv_cache_gib','kv_tokens','num_gpu_blocks','num_cpu_blocks','max_concurrency','total_gib','free_gib','requested_gib','max_model_len','estimated_max_model_len'}
@@ -229,14 +79,24 @@ def _observed(s, lines, starts):
     version = s.words.get('version')
     guess = None if version or newest is None else '.'.join(map(str, newest if s.words.get('core')!='v0' or newest>(0,8,0) else (0,8,5) if (0,8,0) in s.marks else newest))
     n = sum(s.graphs.values()) or got.get('num_graphs')
-    errors = [e for e in s.errors.values() if e.code not in ('engine-died','exception')] or list(s.errors.values())
     known = {f.name for f in fields(Observed)}
     o = Observed(**{k:v for k,v in got.items() if k in known}, **{k:v for k,v in s.words.items() if k in ('core','estimate_applied','compiled','ready','served','sampler','graphs_off')}, graphs=tuple((k,v,s.largest.get(k,0)) for k,v in sorted(s.graphs.items())), version=version, version_inferred=guess, ranks=ranks, contradictions=clashes,
-                 model=_text(s.settings.get('model') or s.settings.get('model_tag') or s.resolved.get('model') or s.words.get('model')), settings=tuple(settings.items()), resolved=tuple(s.resolved.items()), env=s.env, errors=tuple(errors), lines=lines, starts=starts)
+                 model=_text(s.settings.get('model') or s.settings.get('model_tag') or s.resolved.get('model') or s.words.get('model')), settings=tuple(settings.items()), resolved=tuple(s.resolved.items()), env=s.env, errors=_causes(s.errors), lines=lines, starts=starts)
     o = replace(o, num_graphs=n) if n else o
     return replace(o, missing=_missing(o), notes=_notes(o))
 
 # %% ../nbs/515_logs.ipynb #21df6350
+_ORDER = {r.code:i for i,r in reversed(tuple(enumerate(REFUSALS)))}   # the more telling first
+
+def _causes(errors):
+    "Of several readings of a sentence the most telling, of several failures those that are no echo"
+    best = {}
+    for (code,key),e in errors.items():
+        if key not in best or _ORDER.get(code,999)<_ORDER.get(best[key].code,999): best[key] = e
+    for echoes in (ECHOES, {'engine-died'}):
+        if (causes := tuple(e for e in best.values() if e.code not in echoes)): return causes
+    return tuple(best.values())
+
 def _text(x): return x if isinstance(x,str) else None
 
 def _missing(o):
@@ -251,6 +111,11 @@ def _notes(o):
     if o.estimate_applied is False: out.append('the graph estimate was printed but not subtracted from the cache (releases before 0.21)')
     return tuple(out)
 
+# %% ../nbs/515_logs.ipynb #l101
+def _opens(line, rank):
+    "The kind of a line that begins a start, ''"
+    return next((f'{k} {rank}' for k in ('API server version','LLM engine (v','█  version ') if k in line), '')
+
 # %% ../nbs/515_logs.ipynb #c016
 _TORN = re.compile(r'(?=\((?:Worker|VllmWorker|RayWorker|EngineCore|APIServer)[^()]{0,60}pid=\d)')  # two processes on one line
 
@@ -258,25 +123,25 @@ def _bare(text, anchors):
     "The lines in a stretch of text with their anchors: the last redraws of a progress bar, out of their wrapping and colours, processes apart"
     for part in (text.split('\r')[-400:] if '\r' in text else (text,)):
         whole = unwrap(part)
-        if whole is not part: anchors = [a for a in _ANCHORS if a in whole]
+        if whole is not part: anchors = [a for a in ANCHORS if a in whole]
         if '\x1b' in whole or '033[' in whole or '001b[' in whole or 'x1b[' in whole: whole = ANSI.sub('', whole)
         for line in (_TORN.split(whole) if whole.count(" pid=")>1 else (whole,)): yield line,anchors
 
 def _maybe_next(current, opener):
     "The start that goes on, and the one that ended here if any"
     if not opener: return current,None
-    fresh,done = (_Start(),current) if opener in current.openers and current.got else (current,None)
+    fresh,done = (Start(),current) if opener in current.openers and current.got else (current,None)
     fresh.openers.add(opener)
     return fresh,done
 
 # %% ../nbs/515_logs.ipynb #62d006ec
 def _segments(stream):
     "The starts of a log, newest last (64 at most), with counts and its head"
-    kept,current,lines,starts,head,widths = deque(maxlen=64), _Start(), 0, 1, '', ()
+    kept,current,lines,starts,head,widths = deque(maxlen=64), Start(), 0, 1, '', ()
     for piece in pieces(stream):
         if not head: head,widths = piece[:65536],widths_of(piece)
         if widths: piece = rejoined(piece, widths)
-        piece,marks = _worth(piece)
+        piece,marks = worth(piece)
         at = 0
         for a,b,anchors in marks:
             lines += piece.count('\n', at, a); at = a

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['NUMBER', 'COUNT', 'UNIT', 'AFTER', 'BEFORE', 'FACTS', 'MARKS', 'COLD', 'WARM', 'NATIVE', 'NO_GRAPHS', 'WORDS',
-           'REFUSALS']
+__all__ = ['NUMBER', 'COUNT', 'UNIT', 'AFTER', 'BEFORE', 'FACTS', 'MARKS', 'COLD', 'WARM', 'NATIVE', 'NO_GRAPHS', 'WORDS']
 
 # %% ../nbs/510_sentences.ipynb #c005
 NUMBER,COUNT = r'(-?\d[\d,]{0,15}(?:\.\d{1,9})?)', r'(\d[\d,]{0,18})'
@@ -57,20 +56,6 @@ MARKS = (('Model loading took',(0,8,0)), ('Actual usage is ',(0,10,2)), (' GiB m
 COLD,WARM = ('Compiling a graph', 'saved AOT compiled function'), ('Directly load the compiled graph', 'Directly load AOT compilation')
 NATIVE = ('Falling back to the PyTorch-native', 'top-p & top-k sampling sampler is disabled', 'FlashInfer top-p/top-k sampling is available but disabled', 'FlashInfer top-p/top-k sampling disabled', 'FlashInfer top-p/top-k sampling not supported', 'FlashInfer top-p/top-k sampling unavailable')  # v1/sample/ops/topk_topp_sampler.py, 0.8.5 to 0.33
 NO_GRAPHS = ('Skipping CUDA graph capture', 'Cudagraph is disabled under eager mode')
-WORDS = {**{k:('compiled','cold') for k in COLD}, **{k:('compiled','warm') for k in WARM}, 'Using FlashInfer for top-p & top-k sampling':('sampler','flashinfer'), **{k:('sampler','native') for k in NATIVE}, **{k:('graphs_off',True) for k in NO_GRAPHS}, 'CUDA graph memory profiling is enabled':('estimate_applied',True), 'CUDA graph memory profiling will be enabled by default':('estimate_applied',False),
+WORDS = {'Starting to load model':('loading',True), **{k:('compiled','cold') for k in COLD}, **{k:('compiled','warm') for k in WARM}, 'Using FlashInfer for top-p & top-k sampling':('sampler','flashinfer'), **{k:('sampler','native') for k in NATIVE}, **{k:('graphs_off',True) for k in NO_GRAPHS}, 'CUDA graph memory profiling is enabled':('estimate_applied',True), 'CUDA graph memory profiling will be enabled by default':('estimate_applied',False),
           'Application startup complete':('ready',True), 'Starting vLLM server on':('served',True), 'Starting vLLM API server':('served',True), 'API server version':('served',True), 'api_server.py':('served',True), 'Using AsyncLLMEngine':('core','v0'), 'Initializing a V0 LLM engine':('core','v0'), 'Initializing an LLM engine':('core','v0'), 'Initializing a V1 LLM engine':('core','v1'),
           'the current vLLM instance can use':('core','v0'), '# CPU blocks:':('core','v0'), 'Memory profiling results:':('core','v0'), 'KV cache size:':('core','v1'), 'Available KV cache memory':('core','v1')}
-
-# %% ../nbs/510_sentences.ipynb #c010
-REFUSALS = (
-    ('No available memory for the cache blocks', 'no-cache-memory', 'raise gpu_memory_utilization, or make room: fewer max_num_batched_tokens, more tensor_parallel_size, a quantised checkpoint'),
-    ('To serve at least one request with the model', 'no-room-for-one', 'lower max_model_len to the length vLLM estimates, or raise gpu_memory_utilization'),
-    ('maximum number of tokens that can be stored in KV cache', 'no-room-for-one', 'lower max_model_len, or raise gpu_memory_utilization'),
-    ('is less than desired GPU memory utilization', 'free-memory', 'something else holds the memory: end it, or lower gpu_memory_utilization below what is free'),
-    ('exceeds available Mamba cache blocks', 'mamba-blocks', 'lower max_num_seqs to the number of blocks'), ('Cannot auto-fit max_model_len', 'no-auto-fit', 'raise gpu_memory_utilization'),
-    ('occurred when warming up sampler', 'sampler-warmup', 'lower max_num_seqs or gpu_memory_utilization'), ('out of memory', 'out-of-memory', 'lower gpu_memory_utilization, so that more is left outside the budget, or what the step at hand allocates'),
-    ('OutOfMemoryError', 'out-of-memory', 'lower gpu_memory_utilization, so that more is left outside the budget, or what the step at hand allocates'), ('Tried to allocate ', 'out-of-memory', ''),
-    ('Error in memory profiling', 'memory-profiling', 'another process released memory meanwhile; start again when the card is quiet'), ('must be divisible by tensor parallel size', 'heads', ''),
-    ('is larger than the number of available GPUs', 'world-size', ''), ('is greater than the derived max_model_len', 'context-too-long', ''), ('Bfloat16 is only supported on GPUs', 'bfloat16-capability', ''),
-    ('No valid attention backend', 'no-backend', ''), ('unrecognized arguments:', 'unknown-flag', ''), ('CUDA error:', 'cuda-error', ''), ('NCCL error', 'nccl-error', ''),
-    ('Engine core initialization failed', 'engine-died', 'the cause stands further up, in the process that died first'), ('EngineCore failed to start', 'engine-died', ''))
