@@ -9,7 +9,8 @@ from .knobs import AutotuningParameters
 from .log_flags import likely_devices
 from .memory import memory
 from .observations import LABELS, REFERENCE, SIZES, Observation, bounds, measured, observation, predicted
-from .style import esc
+from .style import TERMS, esc
+from .units import gib
 from .versions import release
 
 # %% auto #0
@@ -139,6 +140,10 @@ def _worst_term(terms, charged):
     told = sum(t.gap if t.name=='requested' else -t.gap for t in parts)   # of the cache's gap
     return kv if abs(kv.gap-told)>max(abs(worst.gap), .02) else worst
 
+def _expected(m):
+    "The ledger in a sentence"
+    return ', '.join(f'{TERMS[k][0]} {gib(v):.2f}' for k,v in m.terms.items())+f' of a budget of {gib(m.requested):.2f} GiB'+('' if m.kv_cache>0 else ', which is too little')
+
 # %% ../nbs/535_explaining.ipynb #dbded18b
 def explain(
     observed,        # `Observation`, `Observed`, or what `parse_log` takes
@@ -155,7 +160,7 @@ def explain(
     t = _worst_term(terms, m.cuda_graph>0)
     notes = x.notes + tuple(f'the log contradicts itself: {c}' for c in x.observed.contradictions) + ((f'not in the log: {", ".join(x.observed.missing)}',) if x.observed.missing else ())
     if device is None and not isinstance(observed,Observation) and len(found:=likely_devices(x.observed))>1 and not x.observed.device_name: notes += (f'taken to be a {found[0].name}; {", ".join(d.name for d in found[1:4])} would show the same memory',)
-    if t is None: return Explanation(x, terms, '', 'the log holds no figure that the ledger predicts', m, notes)
+    if t is None: return Explanation(x, terms, '', f'the log holds no figure that the ledger predicts; it expects {_expected(m)}', m, notes)
     small = t.name in SIZES and abs(t.gap)<.02+.005*have['requested']
     beside = max((k for k in terms if not k.inside and k.name in SIZES), key=lambda k: abs(k.gap), default=None)
     if small and beside: return Explanation(x, terms, beside.name, f'the budget agrees; beside it, {LABELS[beside.name]}: {beside.gap:+.2f} GiB against the prediction. Likely: {_reasons(x,beside)}.', m, notes)
