@@ -21,9 +21,9 @@ def parser()->Parser:
                epilog='Every flag of `vllm serve` may be added where a configuration is meant.\nExit codes: 0 yes, 1 it does not fit or vLLM refuses it, 2 the question makes no sense.')
     p.add_argument('--version', action='store_true', help='print the version')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
-    for name,(f,usage,example,groups,own) in COMMANDS.items():
-        says = textwrap.fill(f.__doc__[0].upper()+f.__doc__[1:]+'.', 78)
-        add_options(sub.add_parser(name, help=f.__doc__, description=says, usage=f'vllm-tuner {name} {usage}', epilog=f'example:\n  {example}', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter), groups, own)
+    for name,c in COMMANDS.items():
+        says = textwrap.fill(c.says[0].upper()+c.says[1:]+'.', 78)
+        add_options(sub.add_parser(name, help=c.says, description=says, usage=f'vllm-tuner {name} {c.usage}', epilog=f'example:\n  {c.example}', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter), c.groups, c.own)
     return p
 
 def _misplaced(argv)->str:
@@ -33,8 +33,8 @@ def _misplaced(argv)->str:
         near = get_close_matches(name, COMMANDS, 1, .6)
         return f"there is no command {name[:40]!r}" + (f'; did you mean {near[0]}?' if near else f"; the commands are {', '.join(COMMANDS)}") if name else ''
     of = {flag:group for group,options in OPTIONS.items() for flag,_ in options}
-    bad = next((w for w in (w.partition('=')[0] for w in argv) if w in of and of[w] not in COMMANDS[name][3]), '')
-    owners = [k for k,row in COMMANDS.items() if bad and of[bad] in row[3]]
+    bad = next((w for w in (w.partition('=')[0] for w in argv) if w in of and of[w] not in COMMANDS[name].groups), '')
+    owners = [k for k,c in COMMANDS.items() if bad and of[bad] in c.groups]
     return f"`vllm-tuner {name}` has no {bad}; {', '.join(owners)} {'have' if len(owners)>1 else 'has'} it" if bad else ''
 
 # %% ../nbs/670_cli.ipynb #35bfb28c
@@ -72,7 +72,7 @@ def run(argv)->int: # exit code
         a = asked(argv)
         if a.opt.version: from vllm_tuner import __version__; print(f'vllm-tuner {__version__}'); return 0
         if not a.opt.command: parser().print_help(); return 2
-        answer = COMMANDS[a.opt.command][0](a)
+        answer = COMMANDS[a.opt.command](a)
     except (BrokenPipeError, KeyboardInterrupt, SystemExit): raise
     except Exception as ex: return _failed(ex, argv)
     if a.opt.json: print(as_json(answer.data))
