@@ -5,8 +5,8 @@
 
 Every source is predicted with coefficients fitted without it, as the scoreboard of `fit_performance --score` holds it, and the
 spread that goes with a prediction is taken from the errors of the other laboratories. The file keeps one row per configuration and
-load: what was measured and predicted of time per token and throughput per GPU, the median where a laboratory measured the same
-thing several times.
+load: what was measured and predicted, without its source and with it, of time per token and throughput per GPU, the median where a
+laboratory measured the same thing several times.
 `nbs/accuracy/decisions.ipynb` draws its figures from these rows alone.
 """
 import json, math, sys, warnings
@@ -23,10 +23,10 @@ CONFIG = ('tp','pp','dp','ep','max_num_seqs','max_num_batched_tokens','kv_cache_
 LOAD = ('max_concurrency','request_rate')                                                              # what arrives
 
 def left_out(cases, board):
-    "Case id -> statistic -> (measured, predicted without its source), from the scoreboard; and the simulated cases"
+    "Case id -> statistic -> (measured, predicted without its source, predicted by the fit on all), from the scoreboard; and the simulated cases"
     rows = {r[0]:r[-1] for r in board['rows']}
     runs = {c.id:f for c in cases if shown(c.id) in rows and (f:=frozen(c))}
-    return {i:{st:(v,without) for st,v,_,without,_ in rows[shown(i)].values()} for i in runs}, runs
+    return {i:{st:(v,without,fitted) for st,v,fitted,without,_ in rows[shown(i)].values()} for i in runs}, runs
 
 def shown(i): return i.replace('inferencex-silicon','ix')   # as the scoreboard writes it
 
@@ -46,7 +46,7 @@ def spread_without(out, runs):
     return {(lab,b):others(lab,b) for lab in {r[0] for r in rows} for b in (False,True)}
 
 def point(f, got):
-    "Time per token and throughput per GPU, measured and predicted; a throughput that was not printed follows from users and latencies"
+    "Time per token and throughput per GPU, each measured and predicted twice; a throughput that was not printed follows from users and latencies"
     r,st = f.case.record,statistic(got)
     if st is None: return None
     gpus,users,O = r['gpu_count'] or (r['tp'] or 1)*(r['pp'] or 1), r['max_concurrency'], r['workload']['output_len']
@@ -72,7 +72,7 @@ def rows(cases, board):
     def row(text, ps):
         cfg,load = json.loads(text)
         mid = lambda j,k,d: round(median(x[j][k] for x in ps),d)
-        return dict(config=cfg, load=load, times=len(ps), tpot=[mid(0,0,3),mid(0,1,3)], throughput=[mid(1,0,2),mid(1,1,2)], spread=round(ps[0][2],3))
+        return dict(config=cfg, load=load, times=len(ps), tpot=[mid(0,k,3) for k in range(3)], throughput=[mid(1,k,2) for k in range(3)], spread=round(ps[0][2],3))
     return [dict(model=k[0], quant=k[1], gpu=k[2]+(', '+k[3] if k[3] else ''), source=k[4], workload=f'{k[5][:40]} {k[6]:g}/{k[7]:g}', version=k[8], statistic=k[9], points=[row(*x) for x in v.items()])
             for k,v in sorted(groups.items(), key=lambda kv: tuple(map(str,kv[0]))) if len(v)>1]
 
@@ -80,7 +80,7 @@ def main(data, board, path):
     warnings.simplefilter('ignore')
     cases,_ = read(data)
     table = rows(cases, json.loads(Path(board).read_text()))
-    head = json.dumps({'about':'Measured serving points in groups of one machine, model and lengths, and what the model predicts for each when fitted without its source. tpot: ms, [measured, predicted]; throughput: output tokens per second and GPU, [measured, predicted]; times: measurements behind the median; spread: standard deviation of the log error of time per token in the other laboratories, for a calm or a busy server.', 'made_by':'tools/score_decisions.py'}, indent=1)
+    head = json.dumps({'about':'Measured serving points in groups of one machine, model and lengths, and what the model predicts for each. tpot: ms, [measured, predicted by a fit without its source, predicted by the fit on all]; throughput: output tokens per second and GPU, likewise; times: measurements behind the median; spread: standard deviation of the log error of time per token in the other laboratories, for a calm or a busy server.', 'made_by':'tools/score_decisions.py'}, indent=1)
     Path(path).write_text(head[:-2]+',\n "groups": [\n'+',\n'.join('  '+json.dumps(g) for g in table)+'\n ]\n}\n')
     print(len(table), 'groups', sum(len(g['points']) for g in table), 'points', Counter(g['source'] for g in table))
 
