@@ -50,7 +50,7 @@ _HOME = {
     'deploy': 'serve deploy',
     'tune': 'tune',
     'page': 'Page',
-    'api': 'vLLMPerformanceModel vLLMConfigOptimizer optimize_vllm_config_for_cluster Result',
+    'api': 'vLLMPerformanceModel vLLMConfigOptimizer optimize_vllm_config_for_cluster', 'results': 'Result',
 }
 
 # %% ../nbs/699_init.ipynb #fdc3cf7f

@@ -5,49 +5,19 @@
 # %% ../nbs/640_api.ipynb #c002
 from __future__ import annotations
 from dataclasses import fields, replace
-from .units import gib, human_int
+from .units import human_int
 from .devices import device
 from .engine import Engine
 from .knobs import AutotuningParameters
 from .models import arch
-from .page import Notes, Page, Table, text
-from .report import cache, describe, ledger, notes, plain, plan_blocks, speed
+from .page import Page
+from .report import cache, ledger
+from .results import Result, breakdown, effective_batch, findings, plan_result, verdict, why_not
+
+_all_ = ['Result']  # what every door hands out
 
 # %% auto #0
-__all__ = ['Result', 'as_engine', 'vLLMPerformanceModel', 'breakdown', 'effective_batch', 'vLLMConfigOptimizer', 'figures',
-           'plan_result', 'verdict', 'optimize_vllm_config_for_cluster']
-
-# %% ../nbs/640_api.ipynb #c005
-class Result(dict):
-    "A mapping with attribute access that shows itself as a page"
-    def __init__(self,
-        data=(),    # mapping or pairs
-        page=None,  # `Page`, or a function that makes it; `None` for a plain table
-        /,
-        **kw,       # more pairs
-    ):
-        super().__init__(data, **kw)
-        object.__setattr__(self, '_page', page)
-
-    def __getattr__(self, name):
-        if name in self: return self[name]
-        raise AttributeError(f'{name!r} is not in this result; it has {", ".join(self)}')
-
-    def __setattr__(self, name, value): self[name] = value
-    def __dir__(self): return [*super().__dir__(), *self]
-    def __reduce__(self): return Result, (dict(self),)
-
-    @property
-    def page(self)->Page: # to read
-        "The page of this result"
-        return self._page() if callable(self._page) else self._page or Page('', (Table('', ('',)*2, tuple((k,_short(v)) for k,v in self.items()), align='cl'),))
-
-    def __repr__(self): return text(self.page)
-    def __rich__(self): return self.page
-    def _repr_html_(self): return self.page._repr_html_()
-    def _repr_markdown_(self): return self.page._repr_markdown_()
-
-def _short(v)->str: return f'{v:,.4g}' if isinstance(v,float) else str(v)[:200]
+__all__ = ['as_engine', 'vLLMPerformanceModel', 'vLLMConfigOptimizer', 'optimize_vllm_config_for_cluster', 'Result']
 
 # %% ../nbs/640_api.ipynb #c008
 def _card(capacity, gpu): # `Device`
@@ -143,7 +113,7 @@ class vLLMPerformanceModel:
         "Throughput and latency under a workload, with intervals"
         from vllm_tuner.serving import predict
         m = self.memory
-        if not m.fits: raise ValueError(f'{self.model_name} does not fit: ' + _why_not(m, self.device))
+        if not m.fits: raise ValueError(f'{self.model_name} does not fit: ' + why_not(m, self.device))
         return predict(self.arch, self.device, self.engine, workload, m.plan.kv_tokens)
 
     def predict_throughput(self, workload)->float: # generated tokens per second
@@ -157,31 +127,6 @@ class vLLMPerformanceModel:
     def __repr__(self): return f'vLLMPerformanceModel({self.model_name} on {self.device.name}: {self.engine})'
     def __rich__(self): return Page(f'{self.model_name} on {self.device.name}', (ledger(self.memory), cache(self.memory)))
     def _repr_html_(self): return self.__rich__()._repr_html_()
-
-# %% ../nbs/640_api.ipynb #c011
-def breakdown(
-    m, # `Memory`
-)->Result: # GiB
-    "A ledger under the specification's keys; what is missing for the cache is not negative memory but a use above the budget"
-    parts = dict(model_memory=m.weights, activation_memory=m.activation, cuda_graph_memory=m.cuda_graph, non_torch_memory=m.non_torch, kv_cache_memory=max(0,m.kv_cache))
-    used = sum(parts.values())
-    return Result({**{k:gib(v) for k,v in parts.items()}, 'total_used':gib(used), 'utilization_ratio':used/m.total}, lambda: Page('', (ledger(m),cache(m))))
-
-# %% ../nbs/640_api.ipynb #ccd50df3
-def effective_batch(
-    m,             # `Memory`
-    workload=None, # `WorkloadProfile`
-)->int: # requests
-    "Requests that the cache and `max_num_seqs` admit at once"
-    from vllm_tuner.steady_state import demand
-    if not m.fits: return 0
-    held = m.plan.max_concurrency if workload is None else m.plan.kv_tokens/demand(workload).held
-    return min(m.engine.max_num_seqs, int(held))
-
-def _why_not(m, d)->str:
-    "What is short"
-    if m.kv_cache<=0: return f'{gib(m.requested-m.kv_cache):.1f} GiB are needed before the KV cache has a block, {gib(m.requested):.1f} of {gib(d.memory):.1f} GiB may be used; take more GPUs, a larger one or a quantised checkpoint'
-    return f'one request of {m.engine.max_model_len:,} tokens needs {gib(m.plan.needed_bytes):.1f} GiB of KV cache, {gib(max(0,m.kv_cache)):.1f} are left; lower max_model_len to {m.plan.estimated_max_len:,}'
 
 # %% ../nbs/640_api.ipynb #c019
 class vLLMConfigOptimizer:
@@ -217,63 +162,6 @@ class vLLMConfigOptimizer:
         return verdict(m.arch, m.device, as_engine(config, m.engine.vllm_version), m.tuning_params)
 
     def __repr__(self): return f'vLLMConfigOptimizer({self.model.model_name} on {self.model.device.name})'
-
-# %% ../nbs/640_api.ipynb #c020
-def figures(
-    p,           # `Prediction` of one server
-    batch:int,   # requests that run at once at most
-)->Result:
-    "A prediction under the specification's keys"
-    rates = {k:getattr(p,k) for k in ('requests_per_second','output_tokens_per_second','total_tokens_per_second','graph_coverage','concurrency','kv_use','preemptions','saturated')}
-    late = {k:Result(plain(getattr(p,k))) for k in ('ttft_ms','tpot_ms','itl_ms','e2e_ms')}
-    spans = {k:p.interval(k) for k in ('output_tokens_per_second','ttft_ms','tpot_ms','e2e_ms')}
-    return Result({'effective_batch_size':batch, 'throughput':p.output_tokens_per_second, 'latency_ms':p.tpot_ms.mean, **rates, **late, 'intervals':Result(spans), 'notes':list(p.notes)}, lambda: Page('', speed(p)))
-
-# %% ../nbs/640_api.ipynb #09528ccd
-def plan_result(
-    plan,                     # `Plan`
-    m:vLLMPerformanceModel,   # what was asked about
-)->Result:
-    "A plan under the specification's keys"
-    if plan.engine is None: return _nothing(plan, m)
-    from vllm_tuner.deploy import serve
-    plan = replace(plan, model=m.model_name) if plan.arch==m.arch and m.model_name else plan
-    found,line = _findings(plan.arch, plan.device, plan.engine, plan.memory), serve(plan)
-    said = [*map(str,plan.why), *(f'binds: {b}' for b in plan.binds), *(f'limit not met: {b}' for b in plan.broken), *plan.nearest]
-    data = dict(optimal_config=plan.engine.resolve(plan.arch,plan.device), predictions=figures(plan.prediction, effective_batch(plan.memory,plan.workload)), performance_score=plan.score, memory_breakdown=breakdown(plan.memory),
-                serve_command=line, explanation='\n'.join(said) or "vLLM's defaults: no flag that was tried buys a hundredth", reasons=[*map(str,plan.broken), *plan.nearest], findings=found, plan=plan)
-    return Result(data, lambda: Page(f'{plan.model} on {plan.device.name}', plan_blocks(plan,found,line), describe(plan.workload)))
-
-# %% ../nbs/640_api.ipynb #aff60561
-def _nothing(plan, m)->Result:
-    "Nothing fits: what is short, and the smallest changes that cure it"
-    v,base = verdict(m.arch, m.device, m.engine, m.tuning_params),plan.baseline
-    why,cures = [base.refused] if base and base.refused else v.errors, [*map(str,plan.changes),*plan.offers]
-    said = why + (['would make it fit:', *(f'  {c}' for c in cures)] if cures else [])
-    data = dict(optimal_config=None, predictions=Result(), performance_score=0., memory_breakdown=v.memory_breakdown, serve_command=None, explanation='\n'.join(said), reasons=why, recommendations=cures, findings=v.findings, plan=plan)
-    return Result(data, lambda: Page(f'{m.model_name} on {m.device.name}: nothing fits', (*(b for b in v.page.blocks if not isinstance(b,Notes)), Notes('Why',tuple(('',w,'') for w in why)), Notes('What would make it fit',tuple(('',x,'') for x in cures)))))
-
-# %% ../nbs/640_api.ipynb #c021
-def _findings(a, d, e, m)->list:
-    "What `check` says, with the memory that is left"
-    from vllm_tuner.validation import check
-    return check(a, d, e, e.kv_cache_memory_bytes or tuple(s.available for s in m.per_stage))
-
-def verdict(
-    arch,    # `ModelArch`
-    device,  # `Device`
-    engine,  # `Engine`
-    params,  # `AutotuningParameters`
-)->Result:
-    "A configuration judged: vLLM's own refusals, warnings, and remedies that were tried out"
-    from vllm_tuner.memory import memory
-    from vllm_tuner.validation import check
-    found,m = check(arch, device, engine),None
-    if not any(f.level=='error' for f in found): m = memory(arch, device, engine, params); found = _findings(arch, device, engine, m)
-    errors = [f for f in found if f.level=='error']
-    advice = [f'{f.fix}: {f.what}' if f.fix else f.hint or f.what for f in found if f.fix or f.hint or f.level=='note']
-    data = dict(valid=not errors, warnings=[f.what for f in found if f.level in ('error','warning')], recommendations=advice, errors=[f.what for f in errors], findings=found, memory_breakdown=breakdown(m) if m else Result())
-    return Result(data, lambda: Page('vLLM starts' if not errors else 'vLLM refuses to start', ((ledger(m),cache(m)) if m else ()) + (notes(found,'Findings'),)))
 
 # %% ../nbs/640_api.ipynb #c030
 def _strategy(s:dict)->dict:
@@ -317,14 +205,15 @@ def _together(plan, n)->Result:
 def _recommend(plan, m, workload, s, n)->list[str]:
     "What to change about a strategy"
     if plan.engine is None: return [f'{f.what}' + (f' ({f.fix})' if f.fix else '') for f in verdict(m.arch,m.device,m.engine,m.tuning_params).findings] + _better(_widest(m,workload,n), None, 0.)
-    found = [f.what + (f' ({f.fix})' if f.fix else '') for f in _findings(plan.arch,plan.device,plan.engine,plan.memory)]
+    found = [f.what + (f' ({f.fix})' if f.fix else '') for f in findings(plan.arch,plan.device,plan.engine,plan.memory)]
     mine = _full_load(plan, workload, m)
     return [f'limit not met: {b}' for b in plan.broken] + found + _better(_widest(m,workload,n), plan, mine) + _idle(plan, workload, mine)
 
 # %% ../nbs/640_api.ipynb #f9b8ae8c
 def _endless(w):
     "The workload when requests never run out"
-    return replace(w, requests_per_second=None, latency_budget_ms=None, max_concurrency=None, num_requests=None)
+    from vllm_tuner.candidates import load_free
+    return replace(load_free(w), latency_budget_ms=None)
 
 def _full_load(plan, workload, m)->float: # generated tokens per second
     "What the replicas do when requests never run out"
