@@ -68,6 +68,7 @@ def reference(module, name):
     "The reference entry of one exported symbol: anchor, docstring, table, public methods"
     import importlib, inspect
     obj = getattr(importlib.import_module('vllm_tuner' if module=='__init__' else f'vllm_tuner.{module}'), name)
+    if type(obj).__name__=='Command': obj = obj.run  # the function behind a word of the command line
     methods = [(k, getattr(m, 'fget', None) or getattr(m, '__func__', m)) for k,m in vars(obj).items() if not k.startswith('_') and (callable(m) or isinstance(m, (property, classmethod, staticmethod)))] if inspect.isclass(obj) else []
     listed = [f'- `.{k}` {cell_text(inspect.getdoc(m))}' for k,m in methods if inspect.isfunction(m) and inspect.getdoc(m)]
     return '\n\n'.join(t for t in (f'<span id="{name}"></span>\n\n### `{name}`', inspect.getdoc(obj) or '', table(obj), '\n'.join(listed)) if t)
