@@ -84,17 +84,17 @@ def only_imports(text):
     return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(text).body)
 
 
-def linked(text, symbols, here):
-    "Names of exported symbols in backticks become links to their reference, outside code, headings and the column of a table that names parameters"
+def linked(text, known, here):
+    "Names in backticks that the page knows become links to their reference, outside code, headings and the column of a table that names parameters"
     def link(m):
-        page = symbols.get(m[1])
+        page = known.get(m[1])
         if page is None: return m[0]
         up = '../'*here.count('/')
         return f'<a href="{"" if page==here else up+page+".html"}#{m[1]}"><code>{m[1]}</code></a>'
     lines, fenced = [], False
     for line in text.split('\n'):
         if line.lstrip().startswith('```'): fenced = not fenced
-        lines.append(line if fenced or line.startswith('#') else re.sub(r'(?<![\[`\w])(?<!^\| )`([A-Za-z_]\w*)`(?![\]`])', link, line))
+        lines.append(line if fenced or line.startswith('#') else re.sub(r'(?<![\[`\w*])(?<!^\| )`([A-Za-z_]\w*)`(?![\]`])', link, line))
     return '\n'.join(lines)
 
 
@@ -105,7 +105,7 @@ def page_links(text):
     return re.sub(r'(\]\([^)#\s]*?)(?:\d+[a-z]?_)?([A-Za-z][\w-]*)\.ipynb(#[^)\s]*)?(?=\))', page, text)
 
 
-def translate(nb, here, symbols):
+def translate(nb, here, known):
     "A committed notebook as myst-nb reads it: hidden cells gone, references before the folded source of exported cells"
     cells, module = [], None
     for cell in nb['cells']:
@@ -114,11 +114,11 @@ def translate(nb, here, symbols):
         if not text.strip() or re.search(r'^\s*#\s*\|\s*(hide|default_exp)\b', text): continue
         if cell['cell_type']=='markdown':
             text = re.sub(r'\A(# [^\n]+)\n+> ([^\n]+)', r'\1\n\n*\2*', text.strip())
-            cells.append(markdown(page_links(linked(text, symbols, here))))
+            cells.append(markdown(page_links(linked(text, known, here))))
         elif cell['cell_type']=='code':
             if exported(text) and only_imports(text): continue
             names = public_names(text) if exported(text) else []
-            if module: cells += [markdown(linked(reference(module, n), symbols, here)) for n in names]
+            if module: cells += [markdown(linked(reference(module, n), known, here)) for n in names]
             alt = re.search(r'#\s*\|\s*fig-alt:\s*(.+)', text)
             if text.startswith('!'): cells.append(markdown(f'```bash\n{text[1:].strip()}\n```'))
             outputs = [richest(dict(o, execution_count=None) if o['output_type']=='execute_result' else o) for o in joined(cell.get('outputs', []))]
@@ -152,12 +152,29 @@ def notebooks():
 
 
 def symbol_pages(paths):
-    "Exported symbol -> page that documents it"
+    "Exported symbol -> pages that document one of this name"
     found = {}
     for path in paths:
         for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
-            if cell['cell_type']=='code' and exported(source(cell)): found |= {n: page_name(path) for n in public_names(source(cell))}
+            if cell['cell_type']=='code' and exported(source(cell)):
+                for n in public_names(source(cell)): found.setdefault(n, []).append(page_name(path))
     return found
+
+
+def imports(nb):
+    "Name -> module of ours that a notebook imports it from, anywhere in its code"
+    from vllm_tuner import _WHERE
+    code = [source(c) for c in nb['cells'] if c['cell_type']=='code' and not re.match(r'\s*[!%]', source(c))]
+    nodes = [n for text in code for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom) and (n.module or '').split('.')[0]=='vllm_tuner']
+    return {a.name: n.module.partition('.')[2] or _WHERE.get(a.name, '') for n in nodes for a in n.names if a.asname in (None, a.name)}
+
+
+def meanings(symbols, here='', imported=()):
+    "Name -> page, for what a name in backticks means on a page: what it defines, else what it imports, else the only symbol of this name; but a plain word that is neither defined nor imported there is a word"
+    word = re.compile(r'[a-z]+')
+    known = {n: pages[0] for n,pages in symbols.items() if len(pages)==1 and not word.fullmatch(n)}
+    known |= {n: page for n in imported for page in symbols.get(n, ()) if page==imported[n]}
+    return known | {n: here for n,pages in symbols.items() if here in pages}
 
 
 def pages():
@@ -168,10 +185,11 @@ def pages():
     for path in paths:
         here = page_name(path)
         (target := SRC/f'{here}.ipynb').parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(translate(json.loads(path.read_text(encoding='utf-8')), here, symbols)), encoding='utf-8')
+        nb = json.loads(path.read_text(encoding='utf-8'))
+        target.write_text(json.dumps(translate(nb, here, meanings(symbols, here, imports(nb)))), encoding='utf-8')
     for extra in sorted((ROOT/'docs'/'pages').rglob('*.md')):
         (target := SRC/extra.relative_to(ROOT/'docs'/'pages')).parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(linked(extra.read_text(encoding='utf-8').replace('{{live}}', LIVE), symbols, target.relative_to(SRC).with_suffix('').as_posix()), encoding='utf-8')
+        target.write_text(linked(extra.read_text(encoding='utf-8').replace('{{live}}', LIVE), meanings(symbols), target.relative_to(SRC).with_suffix('').as_posix()), encoding='utf-8')
     return [(p.relative_to(NBS), page_name(p)) for p in paths]
 
 
