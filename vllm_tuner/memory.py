@@ -22,8 +22,8 @@ from .versions import release
 from .weights import resident_bytes
 
 # %% auto #0
-__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'left_open', 'Memory', 'memory', 'memory_table',
-           'memory_html', 'memory_rich', 'plot_memory']
+__all__ = ['CALIBRATED', 'Stage', 'stage_memory', 'budget_bytes', 'spreads', 'lighter', 'left_open', 'Memory', 'memory',
+           'memory_table', 'memory_html', 'memory_rich', 'plot_memory']
 
 # %% ../nbs/255_memory.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,16 @@ def _tail(level):
     return t[-1][1]*math.sqrt(math.log(1-level)/math.log(1-t[-1][0]))
 
 # %% ../nbs/255_memory.ipynb #5a253ade
+def lighter(
+    arch,    # `ModelArch`
+    device,  # `Device`
+    engine,  # resolved
+)->object:   # `Engine`
+    "The same engine where what it leaves open turns out well: compiled graphs are found, FlashInfer is installed"
+    env = dict(engine.env)
+    fast = '1' if sampler_kind(arch,device,engine)=='sort' and runner(arch,device,engine)=='v1' else '0'
+    return reconsidered(engine, arch, device, compile_cache=engine.compile_cache or ('cold' if env.get('VLLM_DISABLE_COMPILE_CACHE')=='1' else 'warm'), env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
+
 def left_open(
     arch,    # `ModelArch`
     device,  # `Device`
@@ -95,9 +105,7 @@ def left_open(
     pp_rank:int=0, # pipeline stage
 )->tuple:    # (term, bytes)
     "What the ledger holds, and would not if the questions that the engine leaves open had the other answer"
-    env = dict(engine.env)
-    fast = '1' if sampler_kind(arch,device,engine)=='sort' and runner(arch,device,engine)=='v1' else '0'
-    other = reconsidered(engine, arch, device, compile_cache=engine.compile_cache or ('cold' if env.get('VLLM_DISABLE_COMPILE_CACHE')=='1' else 'warm'), env={'VLLM_USE_FLASHINFER_SAMPLER':fast, **env} if release(engine.vllm_version)<OPT_IN else env)
+    other = lighter(arch, device, engine)
     less = ((name, f(arch,device,engine,pp_rank)-f(arch,device,other,pp_rank)) for name,f in (('activation',activation_bytes), ('non_torch',non_torch_bytes)))
     return tuple((name,b) for name,b in less if b)
 

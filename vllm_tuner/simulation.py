@@ -111,18 +111,22 @@ def _admitted(r, e, p):
 
 # %% ../nbs/350_simulation.ipynb #t003
 def _plan(arch, device, e):
-    "The cache as the memory ledger leaves it"
-    from vllm_tuner.memory import memory
-    return memory(arch, device, e).plan
+    "The cache as the memory ledger leaves it; where that is too little to start, as it would be if what `e` leaves open turned out well; and a note where even that is too little"
+    from vllm_tuner.memory import lighter, memory
+    starts = lambda p: p.num_blocks>=p.blocks_per_request or not p.groups
+    plan = memory(arch, device, e).plan
+    if starts(plan): return plan,()
+    if starts(light:=memory(arch, device, lighter(arch, device, e)).plan): return light,('the cache is that of a start that finds its compiled graphs and, before 0.11.1, FlashInfer: without them vLLM would not start',)
+    return plan,(f'by the ledger {plan.num_blocks:,} blocks are left for the cache and vLLM would not start; what follows holds for {plan.blocks_per_request+1:,}, the fewest it accepts at max_model_len={e.max_model_len:,}',)
 
 @lru_cache(512)
 def _pool(arch, device, e, kv_tokens):
     "The pool of a configuration, and a note where it holds nothing"
-    plan = _plan(arch, device, e)
-    p,least = pool(plan, arch, e),plan.blocks_per_request+1
+    plan,note = _plan(arch, device, e)
+    p = pool(plan, arch, e)
     if kv_tokens is not None and plan.groups: return replace(p, blocks=max(1, int(kv_tokens)//p.size*max(1,p.growing)), caps=()),()
-    if plan.num_blocks>=plan.blocks_per_request or not plan.groups: return p,()
-    return replace(p, blocks=least),(f'by the ledger {plan.num_blocks:,} blocks are left for the cache and vLLM would not start; what follows holds for {least:,}, the fewest it accepts at max_model_len={e.max_model_len:,}',)
+    if plan.num_blocks>=plan.blocks_per_request or not plan.groups: return p,note
+    return replace(p, blocks=plan.blocks_per_request+1),note
 
 # %% ../nbs/350_simulation.ipynb #c009
 ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # share of proposed tokens that are kept, each given the one before: what vLLM's spec-decode metrics print on chat, about
