@@ -141,7 +141,7 @@ def device(
     return replace(d, memory=round(memory_gib*GiB))
 
 # %% ../nbs/165_devices.ipynb #c013
-_SHOWN = .985  # of the gigabytes on the box, taken as GiB, the driver shows about this share
+_SHOWN = .985  # GiB that the driver shows per gigabyte on the box: the median of the catalogue's cards of 40 GB and more
 _SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*-?(gib|gb)\b', re.I)
 
 def _stated(
@@ -218,6 +218,8 @@ def _named(
     raise ValueError(f'GPU {name[:60]!r} is not in the catalogue' + (f"; nearest: {', '.join(near)}" if near else '') + '. Give one of `vllm-tuner gpus`, or its memory in GiB such as 44.4')
 
 # %% ../nbs/165_devices.ipynb #c016
+_FABRIC,_ETHERNET = 50e9,12.5e9  # bytes per second and GPU, where a node type is not in the catalogue: 400 Gbit/s as in a DGX H100, 100 Gbit/s as in a server with PCIe cards
+
 def node(
     name:str|Node,             # catalogue name, alias, machine of a cloud, or a device name, with a count or without
     gpus:int|None=None,        # GPUs in it, `None` for what the catalogue says, 8 for a bare device
@@ -229,7 +231,7 @@ def node(
     if (n:=all_nodes.get(alias.get(key,'')) or clouds.get(key)): return n if gpus is None else replace(n, gpus=gpus)
     if many: name,gpus = many[1],gpus or many[0]
     d = device(name)
-    return Node(f'{gpus or 8} x {d.name}', d, gpus or 8, Link('network', 50e9 if d.nvlink else 12.5e9))
+    return Node(f'{gpus or 8} x {d.name}', d, gpus or 8, Link('network', _FABRIC if d.nvlink else _ETHERNET))
 
 # %% ../nbs/165_devices.ipynb #c020
 def plot_devices(

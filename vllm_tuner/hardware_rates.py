@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 # %% auto #0
-__all__ = ['PUBLIC', 'shipped', 'Speed', 'architecture', 'efficiency', 'geforce']
+__all__ = ['PUBLIC', 'MOST', 'shipped', 'Speed', 'architecture', 'efficiency', 'geforce']
 
 # %% ../nbs/328_hardware_rates.ipynb #c026
 @lru_cache(1)
@@ -39,6 +39,8 @@ def _table(speed):
     return t
 
 # %% ../nbs/328_hardware_rates.ipynb #c027
+MOST = .97  # share of a peak that nothing exceeds, whatever was fitted: of the kernels that were measured alone the fastest reads at 0.95 of it
+
 def architecture(
     device,  # `Device`
 )->str:      # '9.0', '10' for all of 10.x, 'amd9.4'
@@ -56,7 +58,7 @@ def efficiency(
     a,base = architecture(device), what.split('_')[-1]
     value = table[f'{base}:{family}']*table.get(f'{base}@{a}',1.)*table.get(f'{base}:{family}@{a}',1.)
     if what!=base: value *= table[f'{what}:{family}']*table.get(f'{what}@{a}',1.)*table.get(f'{what}:{family}@{a}',1.)
-    return min(value, .97)
+    return min(value, MOST)
 
 # %% ../nbs/328_hardware_rates.ipynb #b007
 def geforce(

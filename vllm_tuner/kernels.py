@@ -74,7 +74,7 @@ def plot_gemm(
     return axes
 
 # %% ../nbs/340_kernels.ipynb #k015
-TILE = 12 # rows that every touched expert costs on top
+TILE = 12 # rows that every touched expert costs on top: held for all tables while the rest was fitted (tools/distil_kernels.py)
 
 def expert_seconds(
     kernel,      # `Kernel`

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import log
 from typing import NamedTuple
 from .exchange import Exchange, exchange
-from .hardware_rates import PUBLIC, Speed, architecture, efficiency, geforce
+from .hardware_rates import MOST, PUBLIC, Speed, architecture, efficiency, geforce
 from .step_load import ROUNDED, fused, load, unit
 from .step_parts import WITHIN, Step, either
 from .versions import release
@@ -193,7 +193,7 @@ def _sights(l, t, d, e, bw, half):
     "How far decodes and prompts see, and how fast"
     own = lambda k: t.get(f'{k}@{architecture(d)}',1.)
     narrow = t['kv_fp8']*own('kv_fp8') if e.kv_cache_dtype.startswith('fp8') else 1.
-    read,prefill = min(.97, t['kv']*own('kv')*narrow), half*t['attention']*own('attention')*(t['attention_triton'] if l.triton else 1.)
+    read,prefill = min(MOST, t['kv']*own('kv')*narrow), half*t['attention']*own('attention')*(t['attention_triton'] if l.triton else 1.)
     return {'kv':tuple(Sight(either(k.bytes/(bw*read), k.decode/(half*t['mla'])), k.limit) for k in l.looks),
             'attention':tuple(Sight(k.prefill/prefill, k.limit) for k in l.looks), 'extra':t['extra']*own('extra')}
 
