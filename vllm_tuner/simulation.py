@@ -129,7 +129,7 @@ def _pool(arch, device, e, kv_tokens):
     return replace(p, blocks=plan.blocks_per_request+1),note
 
 # %% ../nbs/350_simulation.ipynb #c009
-ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # share of proposed tokens that are kept, each given the one before: what vLLM's spec-decode metrics print on chat, about
+ACCEPTED = {'ngram':.35, 'suffix':.35, 'medusa':.5, 'eagle':.6, 'eagle3':.7, 'mtp':.75, 'draft_model':.7}  # chance that a draft is right, given that the one before it was: the table above
 
 def step_tokens(
     method:str,  # of `speculative_config`
