@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from .candidates import Question, heaviest, load_free, share
 from .engine import Engine
-from .goals import SLO, per_million, slo_of
+from .goals import SLO, per_million, readable, slo_of
 from .hardware_rates import PUBLIC, Speed
 from .layouts import Layout, every_layout, fleet_of, lay_out, linked
 from .optimizer import answer, within_context
@@ -18,7 +18,7 @@ from .screen import PARAMS
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ClusterPlan', 'lost_replicas', 'carries', 'plan_cluster']
+__all__ = ['EASE', 'ClusterPlan', 'lost_replicas', 'carries', 'plan_cluster']
 
 # %% ../nbs/465_cluster.ipynb #c021
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,6 +31,7 @@ class ClusterPlan:
     slo:SLO                    # what must hold
     workload:WorkloadProfile   # the whole of it
     alternatives:tuple[Layout,...]=()  # everything that was tried, best first
+    compared:float|None=None   # requests per second at which they were compared, where more comes than any of them serves
     recommendations:tuple[str,...]=()  # what to do, what to know
     cheapest:bool=False        # as few nodes as carry the load were taken
 
@@ -97,8 +98,10 @@ def carries(
 )->float:       # requests per second of all its replicas
     "The heaviest load that a layout carries within the limits"
     rate = l.prediction.requests_per_second if l.prediction else 1.
-    c = heaviest(q.arch, linked(l.node,l.engine), l.engine, replace(load_free(q.workload), requests_per_second=rate), q.slo, q.params, 1, 5, q.speed)
+    c = heaviest(q.arch, linked(l.node,l.engine), l.engine, replace(load_free(q.workload), requests_per_second=rate), _part(q.slo,1/l.replicas), q.params, 1, 5, q.speed)
     return l.replicas*(c.goodput or 0.)
+
+def _part(slo:SLO, x:float)->SLO: return replace(slo, min_concurrency=slo.min_concurrency*x)  # what a part of the fleet has to hold
 
 # %% ../nbs/465_cluster.ipynb #b280354c
 def _fewest(q:Question, ls, carry, spare:int)->Layout|None:
@@ -131,8 +134,19 @@ def _shared(q:Question, parts, carry, simulations:int)->ClusterPlan:
     total = sum(caps)
     if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])
     shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
-    plans = [answer(replace(q, device=linked(l.node,l.engine), workload=share(q.workload,1/x), asked=l.engine, gpus=l.gpus), simulations) for l,x in zip(parts,shares)]
+    plans = [answer(replace(q, device=linked(l.node,l.engine), workload=share(q.workload,1/x), slo=_part(q.slo,x), asked=l.engine, gpus=l.gpus), simulations) for l,x in zip(parts,shares)]
     return ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), q.slo, q.workload)
+
+# %% ../nbs/465_cluster.ipynb #g4650002
+EASE = .6 # of what the best layout answers in a flood: a load that it keeps up with
+
+def _comparable(q:Question, fleet)->tuple: # `Layout`s, best first; requests per second they were compared at, `None` for what comes
+    "Every layout, at a load at which they can be told apart"
+    every = every_layout(q, fleet)
+    able = [l for l in every if l.prediction]
+    if not q.workload.requests_per_second or not able or not all(l.prediction.saturated for l in able): return every,None
+    at = EASE*max(l.prediction.requests_per_second*l.replicas for l in able)
+    return every_layout(replace(q, workload=share(q.workload, q.workload.requests_per_second/at)), fleet),at
 
 # %% ../nbs/465_cluster.ipynb #c04becfb
 def plan_cluster(
@@ -152,11 +166,11 @@ def plan_cluster(
     fleet = fleet_of(fleet)
     q = Question(arch, fleet[0][0].device, workload, engine, slo_of(slo,workload), objective, params, speed, prices=prices)
     for n,_ in fleet: within_context(replace(q, device=n.device))
-    every = every_layout(q, fleet)
+    every,at = _comparable(q, fleet)
     able,carry = [l for l in every if l.prediction], lru_cache(None)(lambda l: carries(q,l))
     few = _fewest(q, able, carry, spare) if objective=='cost' and workload.requests_per_second else None
     p = _shared(q, [few] if few else _best_of_each(q, fleet, able, carry, spare), carry, simulations)
-    p = replace(p, alternatives=every, cheapest=few is not None)
+    p = replace(p, alternatives=every, compared=at, cheapest=few is not None)
     return replace(p, recommendations=_advice(p, fleet, spare))
 
 # %% ../nbs/465_cluster.ipynb #e013a1d9
@@ -164,9 +178,10 @@ def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
     "Recommendations of a cluster plan"
     if not p.layouts: return ('no layout of this fleet starts: ' + (p.alternatives[0].refused if p.alternatives else 'it is empty'),)
     rate,most = p.workload.requests_per_second,sum(p.capacity)
-    out = [f'{l.node.name}: {b.verdict}: {b}' for l,q in zip(p.layouts,p.plans) for b in q.broken]
-    out += [f'{l.node.name}: {x}' for l,q in zip(p.layouts,p.plans) for x in q.nearest]
-    out += [f'{l.node.name}: {r}' for l in p.layouts for r in l.notes]
+    parts = [(f'{l.node.name}: ' if len(p.layouts)>1 else '',l,q) for l,q in zip(p.layouts,p.plans)]
+    out = [f'{at}{b.verdict}: {b}' for at,_,q in parts for b in q.broken]
+    out += [at+x for at,_,q in parts for x in q.nearest] if len(parts)>1 or not (rate and most) or rate<=most else []
+    out += [at+r for at,l,_ in parts for r in l.notes]
     if rate and most: out.append(_in_use(p, rate, most))
     if most and (sum(l.nodes for l in p.layouts)>1 or any(l.replicas>1 for l in p.layouts)):
         out.append(_when_down(p, rate, most, max(1,spare)))
@@ -181,16 +196,18 @@ def _count(n, what): return f"{n} {what}{'s' if n>1 else ''}"
 # %% ../nbs/465_cluster.ipynb #4c94f0b0
 def _in_use(p, rate, most)->str:
     "How full a fleet is, and how many nodes would do where it is too full"
-    said = f'{rate/most:.0%} of the capacity is in use'
+    said = f'{rate/most:.0%} of what the limits allow is in use' if rate<=most else f'{readable(rate)} requests/s come, and {readable(most)} keep the limits'
     if rate<=.8*most: return said
-    if len(p.layouts)>1 or p.cheapest: return f'{said}; above four fifths a burst is felt at once: add a node or lower the load'
+    felt = '; above four fifths a burst is felt at once' if rate<=most else ''
+    if len(p.layouts)>1 or p.cheapest: return f'{said}{felt}: add a node or lower the load'
     l = p.layouts[0]
-    return f'{said}; above four fifths a burst is felt at once: {_count(math.ceil(rate/.8/most*l.nodes),"node")} of {l.node.name} would leave a fifth free'
+    return f'{said}{felt}: {_count(math.ceil(rate/.8/most*l.nodes),"node")} of {l.node.name} would carry all of it with a fifth to spare'
 
 def _when_down(p, rate, most, down)->str:
     "What is left when nodes fail, and how many would be enough"
     left = p.survives(down)
-    said = f'with {_count(down,"node")} down the rest carries {math.floor(100*left+1e-9)}% of ' + ('the load' if rate else 'the capacity')
+    if not left: return f'with {_count(down,"node")} down nothing is left that serves'
+    said = f'with {_count(down,"node")} down the rest carries {math.floor(100*left+1e-9)}% of ' + ('the load' if rate else 'what all carry')
     if left>=1 or not rate: return said
     l = p.layouts[0]
     enough = math.ceil(rate/most*l.nodes)+down*l.nodes_per_replica

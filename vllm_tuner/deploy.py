@@ -14,7 +14,7 @@ from .flags import flag_kind, serve_words, settings, to_env, to_flags
 
 # %% auto #0
 __all__ = ['HEADROOM', 'TARGETS', 'Deployment', 'deployment', 'further', 'words', 'serve', 'comment', 'dump', 'config_yaml',
-           'compose', 'scaling_target', 'scaled', 'kubernetes', 'leader_worker_set', 'kserve', 'ray_serve',
+           'compose', 'scaling_target', 'scaled', 'kubernetes', 'joined', 'leader_worker_set', 'kserve', 'ray_serve',
            'production_stack', 'llm_d', 'deploy']
 
 # %% ../nbs/555_deploy.ipynb #c005
@@ -214,15 +214,23 @@ def kubernetes(
     return dump(dep, _service(d,app), hpa, notes=('kubectl apply -f this-file.yaml; secret huggingface/token is used if it exists', *d.notes))
 
 # %% ../nbs/555_deploy.ipynb #c026
+def joined(
+    d:Deployment, # a server that spans machines
+    rank:str,     # number of the machine, or what holds it
+    head:str,     # address of the first machine, or what holds it
+)->list[str]:     # words
+    "Flags that make several machines one server"
+    if not flag_kind('--nnodes',d.engine.vllm_version): raise ValueError(f'vLLM {d.engine.vllm_version} has no --nnodes; several machines without Ray need 0.12 or newer')
+    if d.gpus%d.nodes: raise ValueError(f'{d.gpus} GPUs do not spread evenly over {d.nodes} machines of {d.gpus_per_node}')
+    return ['--nnodes',str(d.nodes),'--node-rank',rank,'--master-addr',head] + (['--data-parallel-address',head] if d.engine.data_parallel_size>1 else [])
+
 def leader_worker_set(
     plan,   # a `Plan` or `Deployment`
     **more, # fields of `Deployment` to set
 )->str:     # LeaderWorkerSet and Service
     "Kubernetes manifests for replicas that span machines"
     d = deployment(plan, **more)
-    if not flag_kind('--nnodes',d.engine.vllm_version): raise ValueError(f'vLLM {d.engine.vllm_version} has no --nnodes; several machines without Ray need 0.12 or newer')
-    if d.gpus%d.nodes: raise ValueError(f'{d.gpus} GPUs do not spread evenly over {d.nodes} machines of {d.gpus_per_node}')
-    rank = ['--nnodes',str(d.nodes),'--node-rank','$(LWS_WORKER_INDEX)','--master-addr','$(LWS_LEADER_ADDRESS)'] + (['--data-parallel-address','$(LWS_LEADER_ADDRESS)'] if d.engine.data_parallel_size>1 else [])
+    rank = joined(d, '$(LWS_WORKER_INDEX)', '$(LWS_LEADER_ADDRESS)')
     app,per = {'app':d.name},d.gpus//d.nodes
     spec = {'size':d.nodes,'restartPolicy':'RecreateGroupOnPodRestart','leaderTemplate':{'metadata':{'labels':{**app,'role':'leader'}},'spec':_pod(_container(d,'leader',per,rank))},
             'workerTemplate':{'metadata':{'labels':{**app,'role':'worker'}},'spec':_pod(_container(d,'worker',per,[*rank,'--headless'],serve=False))}}

@@ -7,9 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from .candidates import Candidate
 from .engine import Engine
+from .flags import to_flags
 from .goals import SLO, Broken, per_million
 from .hardware_rates import PUBLIC
-from .reasons import Change, Why, effect
+from .reasons import Change, Why, briefly, effect
 from .screen import PARAMS
 from .units import show_bytes
 from .workloads import WorkloadProfile
@@ -114,8 +115,9 @@ def notes(plan:Plan)->tuple[str,...]: # plain lines
     "What a plan says, for the head of a deployment file and for the screen"
     if plan.choice is None: return (f'nothing starts: {plan.baseline.refused}', *(f'it would start with {c}' for c in plan.changes))
     c,b = plan.choice,plan.baseline
-    second = (f'runner-up: {plan.runner_up.engine}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
-    base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {b.refused[:160]}'
+    flags = lambda e: ' '.join(to_flags(e)) or 'no flags'
+    second = (f'runner-up: {flags(plan.runner_up.engine)}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
+    base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {briefly(b.refused)}'
     return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base, *second,
             *(f'{x.verdict}: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
 

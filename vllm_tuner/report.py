@@ -60,7 +60,8 @@ def ledger(
 )->Bars:
     "The memory of one GPU, in the order in which vLLM allocates it"
     short = lambda n: f'{n/GiB:.2f}'
-    rows = [(TERMS[k][0], getattr(m,k), TERMS[k][1], between(m.interval(k,level),short) if k!='weights' and getattr(m,k)>0 else '') for k in LEDGER if getattr(m,k)>0]
+    name = lambda k: 'stays free' if k=='kv_cache' and not m.plan.groups else TERMS[k][0]
+    rows = [(name(k), getattr(m,k), TERMS[k][1], between(m.interval(k,level),short) if k!='weights' and getattr(m,k)>0 else '') for k in LEDGER if getattr(m,k)>0]
     used = sum(r[1] for r in rows)
     if m.kv_cache<=0: rows += [('missing', -m.kv_cache, RED, 'before any cache')]
     elif m.total>used: rows += [(TERMS['outside'][0], m.total-used, '#999999', '')]
@@ -73,6 +74,7 @@ def cache(
     "What the KV cache holds, nothing where there is none"
     p = m.plan
     if m.kv_cache<=0: return None
+    if not p.groups: return Notes('KV cache', (('','none: the model answers a prompt in one pass and keeps nothing of it',''),))
     rows = (('tokens',f'{p.kv_tokens:,}'), ('blocks',f'{p.num_blocks:,} of {p.block_size} tokens'), ('concurrency',f'{p.max_concurrency:.2f} requests of {m.engine.max_model_len:,} tokens at once'))
     return Table('KV cache', ('',)*2, rows, align='ll')
 
@@ -117,8 +119,10 @@ def speed(
     p, # `Prediction`
 )->tuple:
     "The blocks about a prediction"
-    late = (('warning','requests arrive faster than they can be served: the queue grows without end',''),) if p.saturated else ()
-    return rates(p), times(p), Notes('', (*(('note',n,'') for n in p.notes), *late))
+    late = 'the queue grows'
+    said = tuple(('warning' if late in n or 'were refused' in n else 'note',n,'') for n in p.notes)
+    if p.saturated and not any(late in n for n in p.notes): said += (('warning','requests arrive faster than they can be served: the queue grows without end',''),)
+    return rates(p), times(p), Notes('', said)
 
 def prediction_data(
     p, # `Prediction`
@@ -174,7 +178,7 @@ def plan_notes(
     "Limits that do not hold, findings, what binds, what would help"
     rows = [('warning' if b.likely else 'error',f'{b.verdict}: {b}','') for b in plan.broken] + [('',x,'') for x in plan.nearest]
     helps = [('',c.text,str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',re.sub(r"allow='(\w+)'", r'--allow \1', o),'') for o in plan.offers]
-    return Notes('Watch out', (*rows, *notes(found).rows, *(('',f'what binds: {b}','') for b in plan.binds), *helps))
+    return Notes('Watch out', (*rows, *notes(found).rows, *(('warning' if 'the others wait' in b else '',f'what binds: {b}','') for b in plan.binds), *helps))
 
 # %% ../nbs/630_report.ipynb #c016
 def plan_blocks(

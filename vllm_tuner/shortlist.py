@@ -91,13 +91,19 @@ def simulate_best(
         best = pool.best()
         vals = [pool.values(k,best) for k in range(len(pool.tables))]
         for k,i in pool.seen: vals[k][i] = -np.inf
-        k = max(range(len(vals)), key=lambda k: vals[k].max())
+        known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
+        new = _untried(pool, vals) if known<=LIKELY else []
+        k = max(new or range(len(vals)), key=lambda k: vals[k].max())
         i = int(np.argmax(vals[k]))
         if vals[k][i]==-np.inf: break
-        known = max((_value(c,pool,best) for c in pool.seen.values()), default=-np.inf)
-        if len(pool.seen)>=(3 if known>LIKELY else 6) and vals[k][i]<known+gain: break
+        if not new and len(pool.seen)>=(3 if known>LIKELY else 6) and vals[k][i]<known+gain: break
         _learn(pool, k, i, pool.q.work(pool.tables[k].family, pool.tables[k].engine(i)))
     return list(pool.seen.values())
+
+def _untried(pool:Shortlist, vals)->list[int]: # numbers of tables
+    "Families of which something starts and nothing was simulated"
+    tried = {k for k,_ in pool.seen}
+    return [k for k,v in enumerate(vals) if k not in tried and v.max()>-np.inf]
 
 def _value(c:Candidate, pool:Shortlist, best)->float:
     "What `Shortlist.values` says of a row, for a simulated candidate"
