@@ -4,7 +4,7 @@
 
 # %% ../nbs/610_asking.ipynb #c002
 from __future__ import annotations
-import argparse, re, sys
+import argparse, re, shlex, sys
 from dataclasses import dataclass, replace
 from .units import human_int, real, show_bytes, user_path
 
@@ -213,6 +213,7 @@ def limits(a:Ask): # `SLO`
     return SLO(late, real(a.get('confidence') or .8,'--confidence',.5,.999,'use 0.5 for the bare prediction'), **least)
 
 # %% ../nbs/610_asking.ipynb #c022
+_COMMAND = re.compile(r'\bvllm\b.*\bserve\b|vllm/vllm-openai|api_server')
 _IMAGE = re.compile(r'vllm/vllm-openai[\w-]*:v?(\d+\.\d+\.\d+)')
 
 def _release_of(a:Ask, text:str):
@@ -232,4 +233,7 @@ def servers(a:Ask)->list: # of `Command`
         text = read_file(a.words[0], 2**20)
         _release_of(a, text)
         return read_config(text, a.version)
+    if a.words and re.search(r'\s', a.words[0]) and _COMMAND.search(a.words[0]):  # a whole line in quotes
+        _release_of(a, a.words[0])
+        return [with_file(read_command(' '.join([a.words[0],*map(shlex.quote,a.words[1:])]), a.version), a.version)]
     return [with_file(read_command(['serve',*a.words], a.version), a.version)]

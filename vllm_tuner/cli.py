@@ -18,7 +18,7 @@ __all__ = ['parser', 'asked', 'run', 'main']
 def parser()->Parser:
     "The parser of every command"
     p = Parser(prog='vllm-tuner', description='What vLLM will do with your GPU: memory, speed and the best flags, with no GPU and no engine.', formatter_class=argparse.RawDescriptionHelpFormatter,
-               epilog='Every flag of `vllm serve` may be added where a configuration is meant.\nExit codes: 0 yes, 1 it does not fit or vLLM refuses it, 2 the question makes no sense.')
+               epilog='Every flag of `vllm serve` may be added where a configuration is meant.\nExit codes: 0 yes; 1 no: it does not fit, vLLM refuses it, or a limit is missed; 2 the question makes no sense.\n\nto begin with:\n  vllm-tuner plan Qwen/Qwen3-8B --gpu L40S --workload chatbot --users 24')
     p.add_argument('--version', action='store_true', help='print the version')
     sub = p.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
     for name,c in COMMANDS.items():

@@ -66,20 +66,32 @@ def _impossible(p)->Notes:
         if l.refused: of.setdefault(l.obstacle[:160],[]).append(l.name)
     return Notes('Cannot be', tuple(('',f"{', '.join(dict.fromkeys(names[:6]))}{f' and {len(names)-6} more' if len(names)>6 else ''}: {why}",'') for why,names in of.items()))
 
+# %% ../nbs/659_fleet_commands.ipynb #g6590001
+def _running(l, q, model, share_of=1.)->Code:
+    "The command of a layout: how many of it run where, and for several machines what differs between them"
+    from vllm_tuner.deploy import deployment, joined, serve
+    d,n = deployment(replace(q,model=model), gpus_per_node=l.node.gpus),q.replicas
+    each = l.node.gpus//d.gpus
+    title = f'Run on {l.node.name}' if n==1 else f'Run {n} of them' + (f', {min(n,each)} on each node of {l.node.name}' if d.nodes==1 else '')
+    part = f', for {share_of:.0%} of the load' if share_of<1 else ''
+    if d.nodes==1: return Code(title+part, serve(d, wrap=min(console().width,120)))
+    title += f'{"," if n>1 else ""} on {d.nodes} nodes{" each" if n>1 else ""}{part}: RANK is 0 on the first, HEAD its address; the others add --headless'
+    return Code(title, f"{serve(d, wrap=1)} \\\n  {' '.join(joined(d,'$RANK','$HEAD'))}")
+
 # %% ../nbs/659_fleet_commands.ipynb #41f2348f
 def cluster_blocks(
     p,         # `ClusterPlan`
     model:str, # for the commands
 )->tuple:
     "What to run where, what else was tried, what to know"
-    from vllm_tuner.deploy import serve
     mixed = len({(l.node,l.nodes) for l in p.alternatives})>1
     heads,aligned = ('layout',*(['on'] if mixed else []),'tokens/s','TTFT p90','TPOT','GPUs','$/M tokens'),'l'+'l'*mixed+'rrrrr'
     row = lambda l: _layout(l, mixed)
     chosen = Table(('Best' if p.met else 'Closest')+(' layout' if len(p.layouts)==1 else ' layouts'), heads, tuple(_layout(l, mixed, q.choice) for l,q in zip(p.layouts,p.plans)), p.reach if p.layouts else '', 'c'+aligned[1:])
-    tried = Table('Also tried', heads, tuple(map(row,[l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8])), '', aligned)
-    runs = tuple(Code(f'Run on {l.node.name}' + (f', {q.replicas} of them' if q.replicas>1 else '') + (f', for {x:.0%} of the load' if len(p.layouts)>1 else ''), serve(replace(q,model=model), wrap=min(console().width,120))) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
-    level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r else ''
+    others = [l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8]
+    tried = Table('Also tried', heads, tuple(map(row,others)), f'at {number(p.compared)} requests/s, which the best of them keep up with' if p.compared else '', aligned)
+    runs = tuple(_running(l, q, model, x) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
+    level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r or 'requests/s come' in r else ''
     return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs
 
 # %% ../nbs/659_fleet_commands.ipynb #72d8c91f

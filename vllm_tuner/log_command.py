@@ -5,9 +5,10 @@
 # %% ../nbs/658_log_command.ipynb #6c6e4cdc
 from __future__ import annotations
 from .answers import Answer, command
-from .asking import Ask
+from .asking import Ask, is_file
 from .page import Notes, Page, Table
 from .report import plain
+from .units import user_path
 
 # %% auto #0
 __all__ = ['log']
@@ -24,6 +25,7 @@ def log(a:Ask)->Answer:
     from vllm_tuner.logs import parse_log
     from vllm_tuner.observations import observations
     if not a.words or a.words[0]!='-' and a.words[0].startswith('-'): raise ValueError('say which log: `vllm-tuner log FILE`, two files, or `-` for standard input')
+    if (lost := next((w for w in a.words if '\n' not in w and not user_path(w).is_dir() and not is_file(w)), '')): raise ValueError(f'{lost[:200]!r} is no file that exists; give the output of `vllm serve` as a file, or `-` for standard input')
     seen = [parse_log(w) for w in a.words]
     gpu = card(a) if a.opt.gpu else None
     if not a.opt.model and not any(o.model for o in seen): return _printed(a.words, seen)

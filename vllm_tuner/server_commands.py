@@ -4,6 +4,7 @@
 
 # %% ../nbs/656_server_commands.ipynb #7e5668fd
 from __future__ import annotations
+import shlex
 from dataclasses import replace
 from .answers import Answer, command, head, judged, refused
 from .asking import Ask, Subject, cards, limits, servers, measured, subject, workload
@@ -51,7 +52,7 @@ def memory(a:Ask)->Answer:
     early = judged(s)
     if refused(early) and not any(f.code.startswith(('no-','mamba')) for f in early): return Answer(Page(s.title, (notes(early),), f'vLLM {a.version}: refused'), dict(**head(s,a), fits=False, findings=plain(early)), 1)
     m = memory(*s.nouns, s.params)
-    helps = () if m.fits else (('','what would make it fit:',f'vllm-tuner plan {s.name} --gpu {s.device.name}'),)
+    helps = () if m.fits else (('','what else would make it fit:',f"vllm-tuner plan {shlex.quote(s.name)} --gpu {shlex.quote(a.opt.gpu or s.device.name)}"),)
     said = notes(early)
     return Answer(Page(s.title, (ledger(m), cache(m), replace(said, rows=said.rows+helps)), f'vLLM {a.version}'), dict(**head(s,a), fits=m.fits, memory=memory_data(m), findings=plain(early)), int(not m.fits or refused(early)))
 
@@ -64,7 +65,7 @@ def predict(a:Ask)->Answer:
     s,w = subject(a),workload(a)
     if refused(judged(s)): return memory(a)
     p = predict(*s.nouns, w, ledger_of(*s.nouns, s.params).plan.kv_tokens, measured(a,s))
-    return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated or not p.requests_per_second))
+    return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated or any('were refused' in n for n in p.notes)))
 
 # %% ../nbs/656_server_commands.ipynb #c010
 @command('MODEL [flags] | FILE | - | -- vllm serve ...', 'vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768', 'card')
