@@ -18,9 +18,11 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['Candidate', 'share', 'load_free', 'start', 'candidate', 'heaviest', 'Question', 'under', 'work', 'score']
+__all__ = ['ROOM', 'Candidate', 'share', 'load_free', 'start', 'candidate', 'heaviest', 'Question', 'under', 'work', 'score']
 
 # %% ../nbs/440_candidates.ipynb #c005
+ROOM = 1.5  # times the requests that are in flight: what may be in flight beyond is room that nobody fills
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     "One configuration, worked out"
@@ -74,8 +76,8 @@ class Candidate:
 
     @property
     def batch(self)->float: # requests
-        "The batch that the score counts: what may be in flight, up to half as much again as is; room that nobody fills buys nothing"
-        return min(self.concurrency, 1.5*self.prediction.concurrency*self.replicas+1) if self.prediction else 0.
+        "The batch that the score counts: what may be in flight, up to `ROOM` times what is"
+        return min(self.concurrency, ROOM*self.prediction.concurrency*self.replicas+1) if self.prediction else 0.
 
 # %% ../nbs/440_candidates.ipynb #9ed2bbb3
 def share(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from .candidates import Question, heaviest, load_free, share
 from .engine import Engine
-from .goals import SLO, per_million, readable, slo_of
+from .goals import HEADROOM, SLO, per_million, readable, slo_of
 from .hardware_rates import PUBLIC, Speed
 from .layouts import Layout, every_layout, fleet_of, lay_out, linked
 from .optimizer import answer, within_context
@@ -104,13 +104,15 @@ def carries(
 def _part(slo:SLO, x:float)->SLO: return replace(slo, min_concurrency=slo.min_concurrency*x)  # what a part of the fleet has to hold
 
 # %% ../nbs/465_cluster.ipynb #b280354c
+_MARGIN = 1.02  # capacity over load at least: a bisection knows a capacity to a few hundredths
+
 def _fewest(q:Question, ls, carry, spare:int)->Layout|None:
     "The cheapest number of replicas of any layout that carries the load, and still does when `spare` nodes fail"
     cost = lambda l: l.dollars_per_hour or l.gpus+l.idle
     enough = []
     for l in ls[:6]:
         each = carry(replace(l,replicas=1))
-        n = math.ceil(q.workload.requests_per_second/each*1.02)+lost_replicas(l,spare) if each else 0
+        n = math.ceil(q.workload.requests_per_second/each*_MARGIN)+lost_replicas(l,spare) if each else 0
         if 1<=n<=l.replicas: enough.append(lay_out(q, l.node, l.engine, l.nodes, n))
     return min((l for l in enough if l.sound), key=cost, default=None)
 
@@ -128,11 +130,13 @@ def _best_of_each(q:Question, fleet, able, carry, spare:int)->list[Layout]:
     return [ls[0] if ls[0].sound and not spare else _sturdy(q,ls,carry,spare) for ls in of if ls]
 
 # %% ../nbs/465_cluster.ipynb #3eb47d36
+_LITTLE = .02   # share of the whole below which a part is left to rest
+
 def _shared(q:Question, parts, carry, simulations:int)->ClusterPlan:
     "The load in proportion to what each part carries, and flags of each for its share; a part that carries next to nothing is left out"
     caps = [carry(l) for l in parts]
     total = sum(caps)
-    if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>.02*total])
+    if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>_LITTLE*total])
     shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
     plans = [answer(replace(q, device=linked(l.node,l.engine), workload=share(q.workload,1/x), slo=_part(q.slo,x), asked=l.engine, gpus=l.gpus), simulations) for l,x in zip(parts,shares)]
     return ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), q.slo, q.workload)
@@ -197,11 +201,11 @@ def _count(n, what): return f"{n} {what}{'s' if n>1 else ''}"
 def _in_use(p, rate, most)->str:
     "How full a fleet is, and how many nodes would do where it is too full"
     said = f'{rate/most:.0%} of what the limits allow is in use' if rate<=most else f'{readable(rate)} requests/s come, and {readable(most)} keep the limits'
-    if rate<=.8*most: return said
+    if rate<=HEADROOM*most: return said
     felt = '; above four fifths a burst is felt at once' if rate<=most else ''
     if len(p.layouts)>1 or p.cheapest: return f'{said}{felt}: add a node or lower the load'
     l = p.layouts[0]
-    return f'{said}{felt}: {_count(math.ceil(rate/.8/most*l.nodes),"node")} of {l.node.name} would carry all of it with a fifth to spare'
+    return f'{said}{felt}: {_count(math.ceil(rate/HEADROOM/most*l.nodes),"node")} of {l.node.name} would carry all of it with a fifth to spare'
 
 def _when_down(p, rate, most, down)->str:
     "What is left when nodes fail, and how many would be enough"

@@ -11,10 +11,11 @@ from .units import ceil_div
 from .versions import release
 from .engine import Engine
 from .flags import flag_kind, serve_words, settings, to_env, to_flags
+from .goals import HEADROOM
 
 # %% auto #0
-__all__ = ['HEADROOM', 'TARGETS', 'Deployment', 'deployment', 'further', 'words', 'serve', 'comment', 'dump', 'config_yaml',
-           'compose', 'scaling_target', 'scaled', 'kubernetes', 'joined', 'leader_worker_set', 'kserve', 'ray_serve',
+__all__ = ['TARGETS', 'Deployment', 'deployment', 'further', 'words', 'serve', 'comment', 'dump', 'config_yaml', 'compose',
+           'scaling_target', 'scaled', 'kubernetes', 'joined', 'leader_worker_set', 'kserve', 'ray_serve',
            'production_stack', 'llm_d', 'deploy']
 
 # %% ../nbs/555_deploy.ipynb #c005
@@ -154,8 +155,6 @@ def compose(
     return dump({'services':{d.name:service}, 'volumes':{'huggingface':{}}}, notes=('docker compose up -d', *d.notes))
 
 # %% ../nbs/555_deploy.ipynb #n001
-HEADROOM = .8 # share of the heaviest load within the limits at which an autoscaler aims
-
 def scaling_target(
     plan, # a `Plan`
 )->int:   # requests in flight per replica

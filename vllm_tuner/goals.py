@@ -17,12 +17,13 @@ from .units import real
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['LATENCIES', 'STATS', 'OBJECTIVES', 'SLO', 'slo_of', 'figure', 'bound', 'odds', 'keeps', 'readable', 'Broken',
-           'broken', 'scores', 'prices', 'price', 'per_million']
+__all__ = ['LATENCIES', 'STATS', 'HEADROOM', 'OBJECTIVES', 'SLO', 'slo_of', 'figure', 'bound', 'odds', 'keeps', 'readable',
+           'Broken', 'broken', 'scores', 'prices', 'price', 'per_million']
 
 # %% ../nbs/400_goals.ipynb #c005
 LATENCIES = ('ttft_ms','tpot_ms','itl_ms','e2e_ms')
 STATS = ('mean','p50','p90','p99')
+HEADROOM = .8 # share of the heaviest load within the limits at which servers are planned: above it a burst is felt at once
 
 @dataclass(frozen=True, slots=True)
 class SLO:

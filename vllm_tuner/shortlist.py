@@ -6,7 +6,7 @@
 from __future__ import annotations
 import math
 import numpy as np
-from .candidates import Candidate, Question
+from .candidates import ROOM, Candidate, Question
 from .goals import bound, figure
 from .steady_state import lengths
 
@@ -18,7 +18,7 @@ _SCREENED = {'ttft_ms':lambda s,o: s.ttft, 'tpot_ms':lambda s,o: s.tpot, 'itl_ms
 
 def _batch(t)->np.ndarray: # one per row
     "`Candidate.batch` of the closed form"
-    return np.minimum(t.state.cap, 1.5*t.state.batch+1)*t.family.servers
+    return np.minimum(t.state.cap, ROOM*t.state.batch+1)*t.family.servers
 
 # %% ../nbs/442_shortlist.ipynb #c5d3c11c
 _ENDLESS = math.exp(20.)           # a wait without end counts as `Broken.excess` counts it
