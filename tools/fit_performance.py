@@ -35,7 +35,7 @@ from vllm_tuner.models import arch, catalogue
 from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy, percentiles
 from vllm_tuner.simulation import simulate
-from vllm_tuner.step_clock import EAGER, Batch, _clock, clock
+from vllm_tuner.step_clock import EAGER, FULL, PIECEWISE, Batch, _clock, clock
 from vllm_tuner.step_load import fused, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
@@ -257,13 +257,8 @@ def freeze(c, speed):
     run = played(c, speed)
     s = run.steps
     k,d,n,ctx,p,pctx,wait,inv,batches = s.repeats,s.seconds,s.decodes,s.context,s.prefill,s.prefill_context,s.waiting,s.weight,s.batches
-    cl = clock(c.arch, c.device, c.engine, speed).batching
-    sizes = np.array(cl.sizes or (0,))
-    if cl.replicas>1: n,ctx,pctx,p = n/cl.replicas,ctx/cl.replicas,pctx*np.minimum(1,cl.budget/(p+1e-9)),np.minimum(p,cl.budget)
-    tok = n*(1+cl.drafts)+p
-    inside = tok<=sizes[-1]
-    idx = np.where(inside, np.where(p>0, cl.graphs.mixed, cl.graphs.decode), EAGER)
-    m = np.where(inside, sizes[np.minimum(np.searchsorted(sizes,tok),len(sizes)-1)], tok)
+    one = replace(clock(c.arch, c.device, c.engine, speed).batching, stages=1, launch=(EAGER,PIECEWISE,FULL))   # whole batches, and what is replayed in place of its seconds
+    m,n,ctx,p,pctx,idx = np.array([one.batch(*row) for row in zip(*(x.tolist() for x in (n,ctx,p,pctx)))]).T
     key = np.stack([p>0, np.round(3*np.log2(n+1)), np.round(2*np.log2(p+1)), np.round(2*np.log2(ctx/np.maximum(n,1)+1)), idx, batches],1)
     _,inv_ix = np.unique(key, axis=0, return_inverse=True); inv_ix = inv_ix.ravel()
     add = lambda x: np.bincount(inv_ix, x)
