@@ -29,6 +29,7 @@ class Pool:
         chunk:int=0,  # prompt tokens of one step
     )->int:           # blocks
         "Blocks in the tables that stop growing, at most"
+        if not self.caps: return 0
         return sum(max(1, min(cap+(ceil_div(chunk,size) if wide else 0), ceil_div(tokens,size)-shared//size)) for size,cap,wide in self.caps)
 
     def held(self,

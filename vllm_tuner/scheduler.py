@@ -17,9 +17,9 @@ from .step_clock import Clock
 from .workloads import Requests
 
 # %% auto #0
-__all__ = ['Frontend', 'Stretch', 'Event', 'Prefill', 'Server', 'serve', 'turn', 'send', 'line_up', 'need', 'room', 'victim',
-           'preempt', 'join', 'leave', 'release', 'done', 'fill', 'proceed', 'admit', 'mixed', 'reap', 'stretch',
-           'next_end', 'lasts']
+__all__ = ['Frontend', 'Stretch', 'Event', 'Prefill', 'Server', 'serve', 'turn', 'send', 'line_up', 'fits', 'sits', 'need',
+           'room', 'victim', 'preempt', 'join', 'leave', 'own', 'release', 'done', 'fill', 'proceed', 'admit', 'mixed',
+           'reap', 'stretch', 'next_end', 'lasts']
 
 # %% ../nbs/345_scheduler.ipynb #s002
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Prefill:
 class Server:
     "The scheduler's state, and what it did"
     __slots__ = ('pool','rules','frontend','shared','clock','clocks','cohorts','inp','out','hit','arrive','rank','t','k','n','ctx','used','weight','left','incoming','queue','partial',
-                 'live','ends','end','phases','born','made','first','finish','seen','gate','preempted','log')
+                 'live','ends','end','phases','born','made','first','finish','seen','gate','preempted','most_blocks','most_seats','log')
 
     def __init__(self,
         clock:Clock, # seconds
@@ -71,8 +71,9 @@ class Server:
         shared:int=0,# first tokens that all prompts share and the cache holds once
     ):
         self.pool,self.rules,self.frontend,self.shared = pool,rules,frontend,shared
-        self.clock,self.clocks,self.cohorts = clock,clock.by_stages(),0
+        self.clocks,self.cohorts = clock.by_stages(),0
         self.t,self.k,self.n,self.ctx,self.used,self.weight,self.seen,self.gate = 0.,0,0,0,pool.held(shared),0.,0.,-1.
+        self.most_blocks = self.most_seats = 0
         self.queue,self.partial,self.live,self.ends,self.phases,self.preempted,self.log = deque(),[],{},[],[0]*pool.size,0,[]
 
 # %% ../nbs/345_scheduler.ipynb #s005
@@ -103,9 +104,9 @@ def turn(self):
     "One step, or a stretch of equal ones; `False` when nothing is left"
     coming = self.incoming
     while coming and coming[0].when<=self.seen: self.line_up(coming.popleft().request)
-    calm = not self.n or self.room(1)
-    p,pctx,ready = self.fill(calm) if self.partial or self.queue else (0,0.,())
-    if p: self.mixed(p, pctx, ready)
+    calm = not self.n or self.room()
+    chunks = self.fill(calm) if self.partial or self.queue else ()
+    if chunks: self.mixed(chunks)
     elif self.n: self.stretch()
     elif coming: self.t = self.seen = max(self.t, coming[0].when); self.cohorts = 0
     else: return False
@@ -127,18 +128,34 @@ def line_up(self, i, again=False):
     elif again: self.queue.appendleft(i)
     else: self.queue.append(i)
 
+# %% ../nbs/345_scheduler.ipynb #l001
+@_method
+def fits(self, blocks):
+    "Whether so many blocks are free"
+    wanted = self.used+blocks
+    if wanted>self.most_blocks: self.most_blocks = wanted
+    return wanted<=self.pool.blocks
+
+@_method
+def sits(self, others):
+    "Whether there is a seat beside so many others"
+    if others>=self.most_seats: self.most_seats = others+1
+    return others<self.rules.seats
+
 # %% ../nbs/345_scheduler.ipynb #3190a1bb
 @_method
 def need(self, k):
     "Blocks that the running requests need in the next `k` steps"
-    s,ph,K = self.pool.size,self.phases,self.k
-    return self.pool.growing*(self.n*(k//s)+sum(ph[(K+i)%s] for i in range(k%s)))
+    s = self.pool.size
+    begin,end = self.k%s, self.k%s+k%s
+    due = self.phases[begin:end] if end<=s else self.phases[begin:]+self.phases[:end-s]
+    return self.pool.growing*(self.n*(k//s)+sum(due))
 
 @_method
-def room(self, k):
-    "Make room for `k` steps of decoding by throwing somebody out; whether nobody had to go"
+def room(self):
+    "Make room for a step of decoding by throwing somebody out; whether nobody had to go"
     calm = True
-    while self.need(k)>self.pool.blocks-self.used and self.n+len(self.partial)>1:
+    while not self.fits(self.need(1)) and self.n+len(self.partial)>1:
         self.preempt(); calm = False
     return calm
 
@@ -187,10 +204,15 @@ def leave(self, i, tokens):
 
 # %% ../nbs/345_scheduler.ipynb #103c7c0b
 @_method
+def own(self, i, tokens):
+    "Blocks of a request with so many cached tokens that nobody shares"
+    P = self.pool
+    return P.held(tokens)-P.held(min(self.shared,tokens))+P.fixed(self.inp[i]+self.out[i], self.shared)
+
+@_method
 def release(self, i, tokens):
     "Blocks of a request go back to the pool"
-    P = self.pool
-    self.used -= P.held(tokens)-P.held(min(self.shared,tokens))+P.fixed(self.inp[i]+self.out[i], self.shared)
+    self.used -= self.own(i, tokens)
 
 @_method
 def done(self, i, tokens):
@@ -206,60 +228,59 @@ def done(self, i, tokens):
 # %% ../nbs/345_scheduler.ipynb #c012
 @_method
 def fill(self, calm):
-    "Prompt tokens of the next step, their pairs, and the prompts that end with it"
+    "Chunks of prompts for the next step, each (tokens before it, its tokens)"
     rules = self.rules
-    budget,lonely = rules.budget-self.n*rules.width, self.n+len(self.partial)+len(self.queue)<2
+    lonely = self.n+len(self.partial)+len(self.queue)<2
     most = rules.budget if rules.alone and lonely else rules.longest or rules.budget
-    chunks,kept = self.proceed(budget, most)
-    if calm and kept: chunks += self.admit(budget-sum(c for _,c in chunks), most)
-    if not chunks: return 0,0.,()
-    return sum(c for _,c in chunks), sum(c*(2*done+c+1)/2 for done,c in chunks), [e for e in self.partial if e.done>=e.goal]
+    chunks,left = self.proceed(rules.budget-self.n*rules.width, most)
+    return chunks+self.admit(left, most) if calm and left>0 else chunks
 
 @_method
 def proceed(self, budget, most):
-    "Chunks of prompts in progress, each (tokens before it, its tokens); whether nobody had to go for them"
+    "Chunks of prompts in progress; tokens that are left for newcomers, none where somebody had to go"
     P,chunks,calm = self.pool,[],True
     for e in self.partial[:]:
         c = min(e.goal-e.done, budget, most)
         if c<=0 or e not in self.partial: break
         new = P.held(e.done+c)-P.held(e.done)
-        while new>P.blocks-self.used and e in self.partial: self.preempt(); calm = False
+        while e in self.partial and not self.fits(new): self.preempt(); calm = False
         if e not in self.partial: break
         chunks.append((e.done,c))
         self.used += new; budget -= c; e.done += c
-    return chunks,calm
+    return chunks, budget if calm else 0
 
 # %% ../nbs/345_scheduler.ipynb #s006
 @_method
 def admit(self, budget, most):
     "Chunks of prompts that enter from the queue"
     P,chunks,rules = self.pool,[],self.rules
-    while self.queue and budget>0 and self.n+len(self.partial)<rules.seats:
+    while self.queue and budget>0 and self.sits(self.n+len(self.partial)):
         i = self.queue[0]
         goal,done,all_ = self.inp[i]+self.made[i], self.hit[i], self.inp[i]+self.out[i]
         c = min(goal-done, budget, most)
-        kept = P.fixed(all_, self.shared)
-        extra = P.fixed(all_, self.shared, c)-kept
-        first,whole = (P.held(x)-P.held(min(self.shared,x))+kept+extra for x in (done+c,goal))
-        if c<goal-done and not rules.chunked or (whole if rules.whole else first)>P.blocks-self.used: break
+        if c<goal-done and not rules.chunked: break
+        extra = P.fixed(all_, self.shared, c)-P.fixed(all_, self.shared)
+        if not self.fits(self.own(i, goal if rules.whole else done+c)+extra): break
         self.queue.popleft()
         self.partial.append(Prefill(i, done+c, goal, extra))
         chunks.append((done,c))
-        self.used += first; budget -= c
+        self.used += self.own(i, done+c)+extra; budget -= c
     return chunks
 
 # %% ../nbs/345_scheduler.ipynb #e8ed9125
 @_method
-def mixed(self, p, pctx, ready):
-    "A step with prompt tokens"
-    n,self.cohorts = self.n,min(self.cohorts+1, len(self.clocks))
-    self.clock = self.clocks[self.cohorts-1]
-    d = self.clock.seconds(n, self.ctx, p, pctx)
+def mixed(self, chunks):
+    "A step with chunks of prompts"
+    n,p,pctx = self.n,0,0.
+    for done,c in chunks: p,pctx = p+c, pctx+c*(2*done+c+1)/2
+    self.cohorts = min(self.cohorts+1, len(self.clocks))
+    d = self.clocks[self.cohorts-1].seconds(n, self.ctx, p, pctx)
     self.log.append(Stretch(self.t, 1, d, n, self.ctx, p, pctx, len(self.queue)+len(self.partial), self.used, self.weight, self.cohorts))
     if n: self.used += self.need(1)
     self.seen = self.t if self.rules.ahead else self.t+d
     self.t += d; self.k += 1; self.ctx += n
     self.reap()
+    ready = [e for e in self.partial if e.done>=e.goal]
     for e in ready:
         self.partial.remove(e)
         i = e.request; self.used -= e.extra
@@ -277,13 +298,12 @@ def reap(self):
 @_method
 def stretch(self):
     "Decoding until the next event"
-    n,P = self.n,self.pool
+    n,seconds = self.n,self.clocks[self.cohorts-1].seconds
     k = self.next_end()-self.k
-    free = P.blocks-self.used
-    if P.growing*n*(k//P.size+1)>free and self.need(k)>free: k = self.lasts(k, free)
-    a = self.clock.seconds(n, self.ctx)
-    b = self.clock.seconds(n, self.ctx+n*(k-1)) if k>1 else a
-    if self.incoming and not self.queue and n<self.rules.seats: k,b = _until(self.incoming[0].when-self.t, k, a, b, self.rules.ahead)
+    if not self.fits(self.need(k)): k = self.lasts(k)
+    a = seconds(n, self.ctx)
+    b = seconds(n, self.ctx+n*(k-1)) if k>1 else a
+    if self.incoming and not self.queue and self.sits(n): k,b = _until(self.incoming[0].when-self.t, k, a, b, self.rules.ahead)
     d = k*(a+b)/2
     new = self.need(k)
     self.log.append(Stretch(self.t, k, d, n, self.ctx+n*(k-1)/2, 0, 0., len(self.queue), self.used+new/2, self.weight, self.cohorts))
@@ -300,9 +320,9 @@ def next_end(self):
     return self.ends[0].when
 
 @_method
-def lasts(self, k, free):
+def lasts(self, k):
     "Steps for which the free blocks last, at least one"
-    s = self.pool.size
+    s,free = self.pool.size,self.pool.blocks-self.used
     j = min(k, free//max(1,self.pool.growing*self.n)*s)
     while j<k and self.need(j+1)<=free: j += 1
     return max(1,j)

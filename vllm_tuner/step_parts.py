@@ -58,10 +58,19 @@ class Step(NamedTuple):
     expert_round:float=2. # the same for routed experts
 
     @property
+    def sight(self): # seconds
+        "Looking back: the only parts that grow with the contexts"
+        return self.kv+self.attention
+
+    @property
+    def work(self): # seconds
+        "What else the GPU does: that depends on how many tokens of which kind are in the step"
+        return either(self.weights,self.gemm,self.round) + either(self.experts,self.expert_gemm,self.expert_round) + self.state + self.elementwise + self.comm + self.head + self.sampler + self.kernels
+
+    @property
     def gpu(self): # seconds
         "What the GPU is busy with"
-        return (either(self.weights,self.gemm,self.round) + either(self.experts,self.expert_gemm,self.expert_round) + self.kv + self.state + self.attention + self.elementwise
-                + self.comm + self.head + self.sampler + self.kernels)
+        return self.work+self.sight
 
     @property
     def total(self): # seconds
