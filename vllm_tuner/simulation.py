@@ -9,8 +9,9 @@ from functools import lru_cache
 import numpy as np
 from .block_pool import Pool, pool
 from .hardware_rates import PUBLIC, Speed
-from .scheduler import Frontend, Server, Stretch
+from .scheduler import Frontend
 from .scheduling_rules import rules
+from .shared_runs import Played, Setting, play
 from .step_clock import clock
 from .traces import prefix_hits
 from .workloads import Requests, mean_rate, requests
@@ -149,10 +150,10 @@ def _drafted(r, e, table):
     return replace(r, input=r.input+sooner, output=steps, cached=r.cached+sooner)
 
 # %% ../nbs/350_simulation.ipynb #c012
-def _server(arch, device, e, speed, pool, shared):
-    "An idle server"
+def _setting(arch, device, e, speed, pool, shared, r):
+    "A server and what it is asked"
     c,t = clock(arch, device, e, speed),speed.table()
-    return Server(c, pool, rules(e, c.batching.replicas), Frontend(delay=t['api']/2, serial=t['api_serial']), min(shared, pool.tokens//2))
+    return Setting(c, pool, rules(e, c.batching.replicas), Frontend(delay=t['api']/2, serial=t['api_serial']), min(shared, pool.tokens//2), r)
 
 # %% ../nbs/350_simulation.ipynb #c012b
 def simulate(
@@ -176,16 +177,15 @@ def simulate(
     r,notes = _admitted(r, e, p)
     if shared is None: shared = 0 if given else workload.prefix_tokens
     if not e.enable_prefix_caching: shared = 0
-    s = _server(arch, device, e, speed, p, shared).serve(_drafted(r, e, speed.table()))
+    s = play(_setting(arch, device, e, speed, p, shared, _drafted(r, e, speed.table())))
     run = _run(s, r, e, p, speed.table(), short+notes, e.data_parallel_size//together)
     return run if given or n or workload.trace is not None or workload.num_requests is None else replace(run, counted=True)
 
 # %% ../nbs/350_simulation.ipynb #c013
-def _run(s, r, e, p, t, notes, replicas):
-    "What a server did, as arrays"
-    arrive,first,finish = (np.array(x) for x in (s.arrive,s.first,s.finish))
+def _run(s:Played, r, e, p, t, notes, replicas):
+    "What a server did, as its users see it"
+    arrive,first,finish,steps = s.arrive,s.first,s.finish,s.steps
     api = t['api']+t['api_token']*r.input
-    steps = np.array(s.log, [(f,float) for f in Stretch._fields]).view(np.recarray)
     rate = mean_rate(arrive) if r.users is None else None
     full = rate is not None and _saturated(arrive, first, finish, steps)
     if full: notes += (f'{replicas*rate:,.4g} requests come every second, more than are answered: the queue grows as long as they come; the latencies are those of the first {replicas*len(arrive):,}',)

@@ -12,22 +12,27 @@ from typing import NamedTuple
 from .exchange import Exchange, exchange
 from .hardware_rates import MOST, PUBLIC, Speed, architecture, efficiency, geforce
 from .step_load import ROUNDED, fused, load, unit
-from .step_parts import WITHIN, Step, either
+from .step_parts import WITHIN, Step, either, wall
 from .versions import release
 
 # %% auto #0
-__all__ = ['EAGER', 'PIECEWISE', 'FULL', 'GRAPHS', 'Batch', 'Launch', 'Graphs', 'Batching', 'Experts', 'Sight', 'Clock', 'step',
-           'seconds', 'by_stages', 'clock']
+__all__ = ['EAGER', 'PIECEWISE', 'FULL', 'GRAPHS', 'Batch', 'Launch', 'Graphs', 'Batching', 'Experts', 'Sight', 'Clock', 'sight',
+           'step', 'seconds', 'Pace', 'by_stages', 'clock']
 
 # %% ../nbs/330_step_clock.ipynb #k010
 class Batch(NamedTuple):
     "What one step computes"
     tokens:float          # after padding to a captured size
     decodes:float         # requests that get a token
-    context:float         # their tokens in sight, together
     prefill:float         # prompt tokens
-    prefill_context:float # sum over these of the tokens that each attends to
     launch:float          # seconds of launching what no graph replays
+    context:float         # tokens in sight of the decodes, together
+    prefill_context:float # sum over the prompt tokens of the tokens that each attends to
+
+    @property
+    def makeup(self)->tuple:
+        "All but what is in sight"
+        return self[:4]
 
 # %% ../nbs/330_step_clock.ipynb #k031
 class Launch(NamedTuple):
@@ -66,7 +71,7 @@ class Batching:
         inside = bool(sizes) and m<=sizes[-1]
         m = sizes[bisect_left(sizes,m)] if inside else m
         replayed = EAGER if not inside else self.graphs.mixed if p>0 else self.graphs.decode
-        return Batch(m if s==1 else max(1.,m/s), n if s==1 else n/s, ctx/s, p/s, pctx/s, self.launch[replayed])
+        return Batch(m if s==1 else max(1.,m/s), n if s==1 else n/s, p/s, self.launch[replayed], ctx/s, pctx/s)
 
 # %% ../nbs/330_step_clock.ipynb #k014
 class Experts(NamedTuple):
@@ -133,31 +138,52 @@ def _method(f):
     return f
 
 @_method
+def sight(self, b):
+    "Seconds of looking back in a `Batch`: of decodes, of prompts"
+    kv = attention = 0.
+    for s in self.kv: kv = kv + s.seconds*s.looked(b.decodes, b.context)
+    for s in self.attention: attention = attention + s.seconds*(self.extra*b.prefill+s.looked(b.prefill, b.prefill_context))
+    return kv,attention
+
+@_method
 def step(self, b):
     "The `Step` of a `Batch`"
-    m,n,ctx,p,pctx,launch = b
-    read = math = kv = attention = 0.
+    m,n,p,launch = b.makeup
+    read = math = 0.
     for x in self.experts:
         r,a = x.seconds(m, p)
         read,math = read+r, math+a
-    for s in self.kv: kv = kv + s.seconds*s.looked(n, ctx)
-    for s in self.attention: attention = attention + s.seconds*(self.extra*p+s.looked(p, pctx))
+    kv,attention = self.sight(b)
     rows = n*(1+self.batching.drafts)+(p>0)
     return Step(weights=self.weights, gemm=self.gemm*m, experts=read, expert_gemm=math, kv=kv, state=self.state*n+self.scan*p, attention=attention,
                 elementwise=self.elementwise*m, comm=self.exchange.seconds(m, n), head=either(self.head, self.head_row*rows), sampler=self.sampler*rows, kernels=self.kernels,
                 launch=launch, host=self.host+self.host_seq*n+self.host_mixed*(p>0), frontend=self.frontend*n,
                 overlapped=self.overlapped, round=self.round, expert_round=self.expert_round)
 
-# %% ../nbs/330_step_clock.ipynb #k024
 @_method
 def seconds(self, n, ctx, p=0, pctx=0.):
     "Seconds of a step of `n` decodes with `ctx` tokens in sight, and `p` prompt tokens with `pctx` pairs"
     return self.step(self.batching.batch(n, ctx, p, pctx)).total
 
+# %% ../nbs/330_step_clock.ipynb #k024
+class Pace:
+    "A clock that remembers steps of the same make-up: of such only looking back is computed anew"
+    __slots__ = ('clock','known')
+    def __init__(self, clock:Clock): self.clock,self.known = clock,{}
+
+    def seconds(self, n, ctx, p=0, pctx=0.):
+        "What `Clock.seconds` says"
+        b = self.clock.batching.batch(n, ctx, p, pctx)
+        if (parts:=self.known.get(b.makeup)) is None:
+            s = self.clock.step(b)
+            parts = self.known[b.makeup] = s.work,s.launch,s.host,s.frontend
+        kv,attention = self.clock.sight(b)
+        return wall(parts[0]+(kv+attention), *parts[1:], self.clock.overlapped)
+
 @_method
 def by_stages(self):
-    "A clock for every number of batches in the pipeline, one first"
-    return tuple(replace(self, batching=replace(self.batching, stages=k+1)) for k in range(self.batching.stages))
+    "A `Pace` for every number of batches in the pipeline, one first"
+    return tuple(Pace(replace(self, batching=replace(self.batching, stages=k+1))) for k in range(self.batching.stages))
 
 # %% ../nbs/330_step_clock.ipynb #400708ea
 def _host(t, device, e):
