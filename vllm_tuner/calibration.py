@@ -11,7 +11,7 @@ from statistics import median
 from .knobs import AutotuningParameters
 from .memory import memory
 from .observations import measured, observations, predicted
-from .style import esc
+from .style import html_table
 from .units import gib, real, user_path
 
 # %% auto #0
@@ -41,7 +41,7 @@ class Calibration(AutotuningParameters):
         for k in ('uncertainty','before','after','left_out'): object.__setattr__(self, k, tuple(tuple(v) if isinstance(v,list) else v for v in getattr(self,k)))
 
     def __repr__(self): return '\n'.join(f'{a:<40}{b}' for a,b in calibration_rows(self))
-    def _repr_html_(self): return '<table>'+''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td style="text-align:left">{esc(b)}</td></tr>' for a,b in calibration_rows(self))+'</table>'
+    def _repr_html_(self): return html_table(calibration_rows(self))
 
 # %% ../nbs/545_calibration.ipynb #e023fca2
 def calibration_rows(

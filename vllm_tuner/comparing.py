@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from .knobs import AutotuningParameters
 from .memory import memory
 from .observations import LABELS, REFERENCE, Observation, measured, observations
-from .style import esc
+from .style import esc, html_table
 from .units import gib
 from .versions import release
 
@@ -44,9 +44,7 @@ class Comparison:
 
     def __repr__(self): return '\n'.join(f'{a:<86}{b:>12}{c:>16}' for a,b,c in comparison_rows(self)) + ''.join(f'\n{n}' for n in self.notes)
 
-    def _repr_html_(self):
-        body = ''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td>{esc(b)}</td><td>{esc(c)}</td></tr>' for a,b,c in comparison_rows(self))
-        return f'<table>{body}</table>' + ''.join(f'<p>{esc(n)}</p>' for n in self.notes)
+    def _repr_html_(self): return html_table(comparison_rows(self), 'lrr') + ''.join(f'<p>{esc(n)}</p>' for n in self.notes)
 
 # %% ../nbs/540_comparing.ipynb #c4ae1249
 def comparison_rows(

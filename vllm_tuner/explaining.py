@@ -9,7 +9,7 @@ from .knobs import AutotuningParameters
 from .log_flags import likely_devices
 from .memory import memory
 from .observations import LABELS, REFERENCE, SIZES, Observation, bounds, measured, observation, predicted
-from .style import TERMS, esc
+from .style import TERMS, esc, html_table
 from .units import gib
 from .versions import release
 
@@ -50,10 +50,7 @@ class Explanation:
 
     def __repr__(self): return '\n'.join(f'{a:<24}{b:>12}{c:>22}{d:>12}{e:>10}' for a,b,c,d,e in explanation_rows(self)) + f'\n{self.reason}' + ''.join(f'\n{n}' for n in self.notes)
 
-    def _repr_html_(self):
-        head,*body = explanation_rows(self)
-        cells = lambda r,t: '<tr>'+''.join(f'<{t} style="text-align:{"left" if not i else "right"}">{esc(c)}</{t}>' for i,c in enumerate(r))+'</tr>'
-        return '<table>'+cells(head,'th')+''.join(cells(r,'td') for r in body)+'</table>'+''.join(f'<p>{esc(x)}</p>' for x in (self.reason,*self.notes))
+    def _repr_html_(self): return html_table(explanation_rows(self), 'lrrrr', True) + ''.join(f'<p>{esc(x)}</p>' for x in (self.reason,*self.notes))
 
 # %% ../nbs/535_explaining.ipynb #aa07f314
 def explanation_rows(

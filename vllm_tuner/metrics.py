@@ -7,7 +7,7 @@ from __future__ import annotations
 import math, re, time
 from dataclasses import dataclass
 from pathlib import Path
-from .style import esc
+from .style import html_table
 from .units import real, user_path
 
 # %% auto #0
@@ -89,7 +89,7 @@ class Metrics:
         return r*self.e2e_ms/1000 if r and self.e2e_ms else self.running+self.waiting
 
     def __repr__(self): return '\n'.join(f'{a:<22}{b}' for a,b in metrics_rows(self))
-    def _repr_html_(self): return '<table>'+''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td style="text-align:left">{esc(b)}</td></tr>' for a,b in metrics_rows(self))+'</table>'
+    def _repr_html_(self): return html_table(metrics_rows(self))
 
 # %% ../nbs/300_metrics.ipynb #dae2cf4e
 def metrics_rows(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass
 from .findings import Finding
-from .style import esc
+from .style import html_table
 
 # %% auto #0
 __all__ = ['Observed', 'rows']
@@ -68,9 +68,7 @@ class Observed:
 
     def __repr__(self): return '\n'.join(f'{k:<24}{v}' for k,v in rows(self))
 
-    def _repr_html_(self):
-        cells = ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td style="text-align:left">{esc(v)}</td></tr>' for k,v in rows(self))
-        return f'<table>{cells}</table>'
+    def _repr_html_(self): return html_table(rows(self))
 
 # %% ../nbs/512_observed.ipynb #c006
 _GIB = (('total_gib','device memory'), ('requested_gib','budget'), ('weights_gib','weights'), ('consumed_gib','weights and non-torch'), ('activation_gib','activation peak'), ('printed_peak_gib','activation peak and graph estimate'), ('non_torch_gib','non-torch'),

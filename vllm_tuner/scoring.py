@@ -10,7 +10,7 @@ from statistics import median
 from .knobs import AutotuningParameters
 from .explaining import explain
 from .observations import LABELS, REFERENCE, Observation, observation
-from .style import esc
+from .style import html_table
 from .versions import release
 
 # %% auto #0
@@ -59,10 +59,7 @@ class Scores:
         "Rows of text, the heading first"
         return [('starts','term','n','median','p90','worst','of','bias','in 90 %')] + [(r.group, LABELS[r.term], str(r.n), f'{r.median:.2%}', f'{r.p90:.2%}', f'{r.worst:.1%}', r.worst_name, f'{r.bias:+.2%}', f'{r.inside:.0%}') for r in self.rows]
     def __repr__(self): return '\n'.join(f'{a:<28}{b:<24}{c:>5}{d:>9}{e:>9}{f:>9}  {g:<34}{h:>9}{i:>8}' for a,b,c,d,e,f,g,h,i in self.table())
-    def _repr_html_(self):
-        head,*body = self.table()
-        row = lambda r,t: '<tr>'+''.join(f'<{t} style="text-align:{"left" if i in (0,1,6) else "right"}">{esc(x)}</{t}>' for i,x in enumerate(r))+'</tr>'
-        return '<table>'+row(head,'th')+''.join(row(r,'td') for r in body)+'</table>'
+    def _repr_html_(self): return html_table(self.table(), 'llrrrrlrr', True)
 
 # %% ../nbs/550_scoring.ipynb #c006
 def _score(group, term, rows):

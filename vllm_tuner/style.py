@@ -8,7 +8,7 @@ import html
 
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'RED', 'PURPLE', 'SKY', 'YELLOW', 'GREY', 'PALETTE', 'TERMS', 'LEDGER', 'LEVELS',
-           'luminance', 'ink', 'new_axes', 'esc']
+           'luminance', 'ink', 'new_axes', 'esc', 'html_table']
 
 # %% ../nbs/010_style.ipynb #c005
 BLUE,ORANGE,GREEN,RED,PURPLE,SKY,YELLOW,GREY = '#0072B2','#E69F00','#009E73','#D55E00','#CC79A7','#56B4E9','#F0E442','#999999'  # Okabe & Ito 2008, and a grey
@@ -53,3 +53,14 @@ def esc(
 )->str: # safe inside HTML text and attributes
     "Text for HTML"
     return html.escape(str(x), quote=True)
+
+# %% ../nbs/010_style.ipynb #33ad4e6f
+def html_table(
+    rows,            # tuples, of anything
+    align:str='',    # 'l' or 'r' for each column; left where nothing is said
+    head:bool=False, # the first row is the heading
+)->str:
+    "Rows as an HTML table, every cell escaped"
+    side = lambda i: 'right' if align[i:i+1]=='r' else 'left'
+    row = lambda tag,r: '<tr>' + ''.join(f'<{tag} style="text-align:{side(i)}">{esc(x)}</{tag}>' for i,x in enumerate(r)) + '</tr>'
+    return '<table>' + ''.join(row('th' if head and not k else 'td', r) for k,r in enumerate(rows)) + '</table>'

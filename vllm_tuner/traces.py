@@ -8,7 +8,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 import numpy as np
-from .style import esc
+from .style import html_table
 from .units import real
 
 # %% auto #0
@@ -56,7 +56,7 @@ class Trace:
         return (len(self)-1)/self.duration if self.duration>0 else self.rate
 
     def __repr__(self): return '\n'.join(f'{a:<18}{b}' for a,b in trace_rows(self))
-    def _repr_html_(self): return '<table>'+''.join(f'<tr><td style="text-align:left">{esc(a)}</td><td style="text-align:left">{esc(b)}</td></tr>' for a,b in trace_rows(self))+'</table>'
+    def _repr_html_(self): return html_table(trace_rows(self))
 
 # %% ../nbs/305_traces.ipynb #b180ea03
 def trace_rows(
