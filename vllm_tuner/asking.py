@@ -10,7 +10,7 @@ from .units import human_int, real, show_bytes, user_path
 
 # %% auto #0
 __all__ = ['OPTIONS', 'Ask', 'Parser', 'add_options', 'is_file', 'read_file', 'local_gpu', 'cards', 'card', 'Subject', 'profile',
-           'with_file', 'subject', 'measured', 'workload', 'limits', 'servers']
+           'with_file', 'subject', 'measured', 'workload', 'as_limits', 'limits', 'allowed', 'servers', 'under_rules']
 
 # %% ../nbs/610_asking.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -200,6 +200,17 @@ def _count(x, name): return int(real(human_int(x,name), name, 1, 1_000_000, 'a s
 # %% ../nbs/610_asking.ipynb #69c57671
 _LEAST = {'context':'min_context', 'concurrency':'min_concurrency', 'throughput':'min_output_tokens_per_second'} # what has to be there, at least
 
+def as_limits(
+    words,  # as typed, such as `--ttft 500`
+)->str:     # '' if none is a limit
+    "Limits that were typed as flags of their own, as `--slo` takes them"
+    from vllm_tuner.goals import LATENCIES
+    known,said = '|'.join([*(k.removesuffix('_ms') for k in LATENCIES), *_LEAST]),[]
+    for w,after in zip(words,[*words[1:],'']):
+        m = re.fullmatch(rf'--(?:slo-|max-|min-|target-)?({known})(?:[-_]ms)?(?:[-_.](p?\d\d|mean))?(?:[-_]ms)?(?:=(.*))?', w)
+        if m: said.append(f"--slo {m[1]}{m[2] and '.p'*m[2].isdigit()+'.'*(not m[2].isdigit())+m[2] or ''}={m[3] or (after if after[:1].isdigit() else 'N')}")
+    return ' '.join(said)
+
 def limits(a:Ask): # `SLO`
     "The limits that `--slo` names; `ttft` stands for `ttft_ms`, and what is in `_LEAST` is a minimum"
     from vllm_tuner.goals import SLO
@@ -212,28 +223,31 @@ def limits(a:Ask): # `SLO`
     late = tuple((full(k),real(v,f'--slo {k}',1e-6,1e12,'give milliseconds')) for k,v in given.items() if k not in _LEAST)
     return SLO(late, real(a.get('confidence') or .8,'--confidence',.5,.999,'use 0.5 for the bare prediction'), **least)
 
+# %% ../nbs/610_asking.ipynb #al02
+def allowed(a:Ask, e)->tuple[int|None,tuple[str,...]]: # GPUs, and what may change besides
+    "What `--gpus` and `--allow` say: of several GPUs the layout is chosen too, unless the flags say it"
+    allow,gpus = tuple(x.strip() for text in a.get('allow') or () for x in text.split(',') if x.strip()),cards(a)[0]
+    open_ = (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel
+    return gpus, (*allow,'layout') if open_ and 'layout' not in allow else allow
+
 # %% ../nbs/610_asking.ipynb #c022
 _COMMAND = re.compile(r'\bvllm\b.*\bserve\b|vllm/vllm-openai|api_server')
-_IMAGE = re.compile(r'vllm/vllm-openai[\w-]*:v?(\d+\.\d+\.\d+)')
-
-def _release_of(a:Ask, text:str):
-    "The release that a container image names, where nobody said which rules apply"
-    tags = set(_IMAGE.findall(text))
-    if not a.get('vllm_version') and len(tags)==1: a.opt.vllm_version = tags.pop()
 
 def servers(a:Ask)->list: # of `Command`
     "Every server that the words, the file or the command behind ` -- ` describe"
     from vllm_tuner.flags import read_command
     from vllm_tuner.intake import read_config
-    if a.behind is not None:
-        _release_of(a, ' '.join(a.behind))
-        line = a.behind[0] if len(a.behind)==1 and ' ' in a.behind[0] else list(a.behind)  # a whole line in quotes
-        return [with_file(read_command(line, a.version), a.version)]
-    if len(a.words)==1 and is_file(a.words[0]) and not a.words[0].endswith('config.json'):
-        text = read_file(a.words[0], 2**20)
-        _release_of(a, text)
-        return read_config(text, a.version)
-    if a.words and re.search(r'\s', a.words[0]) and _COMMAND.search(a.words[0]):  # a whole line in quotes
-        _release_of(a, a.words[0])
-        return [with_file(read_command(' '.join([a.words[0],*map(shlex.quote,a.words[1:])]), a.version), a.version)]
-    return [with_file(read_command(['serve',*a.words], a.version), a.version)]
+    version = a.get('vllm_version')
+    if a.behind is not None: found = read_config(a.behind[0] if len(a.behind)==1 and ' ' in a.behind[0] else list(a.behind), version)  # a whole line in quotes
+    elif len(a.words) in (1,2) and is_file(a.words[0]) and not a.words[0].endswith('config.json'):
+        found = [replace(c, model=(*a.words,c.model)[1]) for c in read_config(read_file(a.words[0], 2**20), version)]
+    elif a.words and re.search(r'\s', a.words[0]) and _COMMAND.search(a.words[0]): found = read_config(' '.join([a.words[0],*map(shlex.quote,a.words[1:])]), version)  # a whole line in quotes
+    else: found = [read_command(['serve',*a.words], a.version)]
+    return [with_file(c, c.version or a.version) for c in found]
+
+def under_rules(
+    a:Ask,       # what was typed
+    version:str, # of vLLM, '' to leave it
+)->Ask:
+    "The same, by the rules of the release that an image names"
+    return replace(a, opt=argparse.Namespace(**{**vars(a.opt),'vllm_version':version})) if version else a

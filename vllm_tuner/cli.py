@@ -6,7 +6,7 @@
 from __future__ import annotations
 import argparse, sys, textwrap
 from difflib import get_close_matches
-from .asking import OPTIONS, Ask, Parser, add_options
+from .asking import OPTIONS, Ask, Parser, add_options, as_limits
 from .commands import COMMANDS
 from .page import console, text
 from .report import as_json
@@ -34,6 +34,7 @@ def _misplaced(argv)->str:
         return f"there is no command {name[:40]!r}" + (f'; did you mean {near[0]}?' if near else f"; the commands are {', '.join(COMMANDS)}") if name else ''
     of = {flag:group for group,options in OPTIONS.items() for flag,_ in options}
     bad = next((w for w in (w.partition('=')[0] for w in argv) if w in of and of[w] not in COMMANDS[name].groups), '')
+    if (said := as_limits(argv)): return f'limits are written as {said}' + ('' if 'goal' in COMMANDS[name].groups else f", by {', '.join(k for k,c in COMMANDS.items() if 'goal' in c.groups)}")
     owners = [k for k,c in COMMANDS.items() if bad and of[bad] in c.groups]
     return f"`vllm-tuner {name}` has no {bad}; {', '.join(owners)} {'have' if len(owners)>1 else 'has'} it" if bad else ''
 

@@ -6,14 +6,17 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 from .candidates import Question, heaviest, load_free, share
+from .devices import Node
 from .engine import Engine
-from .goals import HEADROOM, SLO, per_million, readable, slo_of
+from .goals import HEADROOM, SLO, bound, per_million, readable, slo_of
 from .hardware_rates import PUBLIC, Speed
 from .layouts import Layout, every_layout, fleet_of, lay_out, linked
 from .optimizer import answer, within_context
 from .plans import ENGINE, Plan, notes
+from .reasons import WAITING
 from .screen import PARAMS
 from .workloads import WorkloadProfile
 
@@ -34,6 +37,7 @@ class ClusterPlan:
     compared:float|None=None   # requests per second at which they were compared, where more comes than any of them serves
     recommendations:tuple[str,...]=()  # what to do, what to know
     cheapest:bool=False        # as few nodes as carry the load were taken
+    spare:int=0                # nodes that may fail
 
     @property
     def total_throughput(self)->float: # output tokens per second
@@ -62,8 +66,8 @@ class ClusterPlan:
 
     @property
     def met(self)->bool:
-        "Every part starts and keeps every limit"
-        return bool(self.plans) and all(p.met for p in self.plans)
+        "Every part starts and keeps every limit, and the load is carried when `spare` nodes fail"
+        return bool(self.plans) and all(p.met for p in self.plans) and (not self.spare or self.survives(self.spare)>=1)
 
     def survives(self,
         nodes:int=1, # machines that fail, of the kind that hurts most
@@ -75,10 +79,10 @@ class ClusterPlan:
     @property
     def reach(self)->str:
         "What it carries, in words"
-        return f'carries {(n := sum(self.capacity)):{",.0f" if n>=100 else ".3g"}} requests/s' if sum(self.capacity) else 'keeps the limits at no load'
+        return f'carries {(n := sum(self.capacity)):{",.0f" if n>=100 else ".3g"}} requests/s' if sum(self.capacity) else 'no load keeps the limits'
 
     def __repr__(self):
-        parts = '\n'.join(f'  {s:.0%} of the load on {l.nodes} x {l.node.name} as {l.name}: {notes(p)[0]}\n    flags: {p.engine}' for s,l,p in zip(self.shares,self.layouts,self.plans))
+        parts = '\n'.join(f'  {s:.0%} of the load on {l.occupied} x {l.node.name} as {l.name}: {notes(p)[0]}\n    flags: {p.engine}' for s,l,p in zip(self.shares,self.layouts,self.plans))
         money = f', ${self.dollars_per_hour:,.2f} per hour, ${self.cost:.2f} per million output tokens' if self.cost else ''
         return f'ClusterPlan({self.total_throughput:,.0f} output tokens/s on {self.gpus} GPUs{money}; {self.reach})\n{parts}' + ''.join(f'\n  {r}' for r in self.recommendations)
 
@@ -93,40 +97,77 @@ def lost_replicas(
 
 # %% ../nbs/465_cluster.ipynb #c022
 def carries(
-    q:Question, # what is asked; of its workload the lengths count
-    l:Layout,   # one that starts
-)->float:       # requests per second of all its replicas
-    "The heaviest load that a layout carries within the limits"
-    rate = l.prediction.requests_per_second if l.prediction else 1.
-    c = heaviest(q.arch, linked(l.node,l.engine), l.engine, replace(load_free(q.workload), requests_per_second=rate), _part(q.slo,1/l.replicas), q.params, 1, 5, q.speed)
-    return l.replicas*(c.goodput or 0.)
+    q:Question,    # what is asked; of its workload the lengths count
+    n:Node,        # kind of node
+    engine:Engine, # flags of a replica that starts
+    near:float=1., # requests per second where the search begins
+)->float:          # requests per second
+    "The heaviest load that one replica carries within the limits"
+    return heaviest(q.arch, linked(n,engine), engine, replace(load_free(q.workload), requests_per_second=near), q.slo, q.params, 1, 5, q.speed).goodput or 0.
 
-def _part(slo:SLO, x:float)->SLO: return replace(slo, min_concurrency=slo.min_concurrency*x)  # what a part of the fleet has to hold
+def _of(slo:SLO, x:float)->SLO: return replace(slo, min_concurrency=slo.min_concurrency*x)  # what a part of the fleet has to hold
+
+def _carrier(q:Question):
+    "Layout -> requests per second of all its replicas; what is the same for several is worked out once"
+    known,rate = {},q.workload.requests_per_second or 1.
+    def carry(l):
+        one = replace(q, slo=_of(q.slo,1/l.replicas))
+        if (key := (l.node,l.engine,one.slo.min_concurrency)) not in known: known[key] = carries(one, l.node, l.engine, rate/l.replicas)
+        return l.replicas*known[key]
+    return carry
 
 # %% ../nbs/465_cluster.ipynb #b280354c
 _MARGIN = 1.02  # capacity over load at least: a bisection knows a capacity to a few hundredths
 
-def _fewest(q:Question, ls, carry, spare:int)->Layout|None:
-    "The cheapest number of replicas of any layout that carries the load, and still does when `spare` nodes fail"
-    cost = lambda l: l.dollars_per_hour or l.gpus+l.idle
-    enough = []
-    for l in ls[:6]:
-        each = carry(replace(l,replicas=1))
-        n = math.ceil(q.workload.requests_per_second/each*_MARGIN)+lost_replicas(l,spare) if each else 0
-        if 1<=n<=l.replicas: enough.append(lay_out(q, l.node, l.engine, l.nodes, n))
-    return min((l for l in enough if l.sound), key=cost, default=None)
+class _Taken(NamedTuple):
+    "So many nodes of one kind"
+    cost:float=0.           # dollars per hour, GPUs where the price is unknown
+    carried:float=0.        # requests per second
+    lost:float=0.           # of these, what goes when nodes fail
+    layout:Layout|None=None # how they are used
+    replicas:int=0          # servers on them
+
+def _taken(l:Layout, nodes:int, carry, spare:int)->_Taken:
+    "A layout on so many of its nodes"
+    k,each = nodes//l.nodes_per_replica*(l.replicas//(l.nodes//l.nodes_per_replica)),carry(l)/l.replicas
+    rent = l.dollars_per_hour/l.nodes if l.dollars_per_hour else l.node.gpus
+    return _Taken(rent*nodes, k*each, each*lost_replicas(replace(l,replicas=k),spare), l, k)
+
+def _takes(ls, carry, spare:int)->list[_Taken]:
+    "No node of a kind, one, two ...: each as the layout that carries most"
+    most = lambda m: max((_taken(l,m,carry,spare) for l in ls[:3] if m>=l.nodes_per_replica), key=lambda p: p.carried-p.lost, default=_Taken())
+    return [_Taken(), *(p for m in range(1, ls[0].nodes+1) if (p := most(m)).carried)] if ls else [_Taken()]
+
+# %% ../nbs/465_cluster.ipynb #fw02
+def _trimmed(p:_Taken, rate:float, spare:int)->_Taken:
+    "Only as many servers as the load needs: GPUs that are not needed stay free"
+    return p._replace(replicas=min(p.replicas, math.ceil(_MARGIN*rate*p.replicas/p.carried)+lost_replicas(p.layout,spare)))
+
+def _fewest(q:Question, of, carry, spare:int, tries:int=8)->list[Layout]|None:
+    "The cheapest nodes of any kinds that carry the load together, and still do when `spare` of the kind that hurts most fail"
+    rate,total = q.workload.requests_per_second,lambda name,ps: sum(getattr(p,name) for p in ps)
+    enough = [ps for ps in product(*(_takes(ls,carry,spare) for ls in of)) if total('carried',ps)-max(p.lost for p in ps)>=_MARGIN*rate-1e-6]
+    for ps in sorted(enough, key=lambda ps: total('cost',ps))[:tries]:
+        used = [p for p in ps if p.layout]
+        if len(used)==1: used = [_trimmed(used[0], rate, spare)]
+        out = [lay_out(replace(q, workload=share(q.workload,total('carried',used)/p.carried)), p.layout.node, p.layout.engine, p.layout.nodes, p.replicas) for p in used]
+        if all(l.sound for l in out): return out
+    return None
+
+# %% ../nbs/465_cluster.ipynb #st02
+_TELLING = .2  # of the load: below this a capacity says nothing about a layout
 
 def _sturdy(q:Question, ls, carry, spare:int)->Layout|None:
     "The best layout that carries the load (when `spare` nodes fail); where none does, the one that carries most"
-    left = {}
+    left,rate = {},q.workload.requests_per_second or 0.
     for l in ls[:8]:
         left[l] = carry(l)*(1-lost_replicas(l,spare)/l.replicas)
-        if left[l]>=max(q.workload.requests_per_second or 0., 1e-9): return l
-    return max(left, key=left.get, default=None)
+        if left[l]>=max(rate, 1e-9): return l
+    most = max(left, key=left.get, default=None)
+    return most if most is None or left[most]>=_TELLING*rate else ls[0]
 
-def _best_of_each(q:Question, fleet, able, carry, spare:int)->list[Layout]:
+def _best_of_each(q:Question, of, carry, spare:int)->list[Layout]:
     "The best layout of each kind of node; with `spare`, or where no layout keeps the limits, the one that carries the load"
-    of = [[l for l in able if l.node==n and l.nodes==k] for n,k in fleet]
     return [ls[0] if ls[0].sound and not spare else _sturdy(q,ls,carry,spare) for ls in of if ls]
 
 # %% ../nbs/465_cluster.ipynb #3eb47d36
@@ -138,7 +179,8 @@ def _shared(q:Question, parts, carry, simulations:int)->ClusterPlan:
     total = sum(caps)
     if total: parts,caps = zip(*[(l,c) for l,c in zip(parts,caps) if c>_LITTLE*total])
     shares = [c/sum(caps) if total else 1/len(parts) for c in caps]
-    plans = [answer(replace(q, device=linked(l.node,l.engine), workload=share(q.workload,1/x), slo=_part(q.slo,x), asked=l.engine, gpus=l.gpus), simulations) for l,x in zip(parts,shares)]
+    plans = [answer(replace(q, device=linked(l.node,l.engine), workload=share(q.workload,1/x), slo=_of(q.slo,x), asked=l.engine, gpus=l.gpus), simulations) for l,x in zip(parts,shares)]
+    caps = [c if p.engine in (None,l.engine) else carry(replace(l,engine=p.engine)) for c,l,p in zip(caps,parts,plans)]   # with the flags that are written
     return ClusterPlan(tuple(parts), tuple(plans), tuple(shares), tuple(caps), q.slo, q.workload)
 
 # %% ../nbs/465_cluster.ipynb #g4650002
@@ -164,17 +206,18 @@ def plan_cluster(
     prices=None,               # price table, as `goals.prices` takes it
     spare:int=0,               # nodes that may fail without the load suffering
     simulations:int=8,         # candidates of each part's search
+    allow:tuple[str,...]=(),   # of `ALLOW`: what the flags of a part may change besides
     speed:Speed=PUBLIC,        # coefficients, of machines that were measured
 )->ClusterPlan:
     "Layouts, shares, flags and headroom of a fleet"
+    if 'quantized' in allow: raise ValueError('a fleet is planned for one checkpoint; name the quantised one in place of allowing it')
     fleet = fleet_of(fleet)
-    q = Question(arch, fleet[0][0].device, workload, engine, slo_of(slo,workload), objective, params, speed, prices=prices)
+    q = Question(arch, fleet[0][0].device, workload, engine, slo_of(slo,workload), objective, params, speed, allow=tuple(x for x in allow if x!='layout'), prices=prices)
     for n,_ in fleet: within_context(replace(q, device=n.device))
-    every,at = _comparable(q, fleet)
-    able,carry = [l for l in every if l.prediction], lru_cache(None)(lambda l: carries(q,l))
-    few = _fewest(q, able, carry, spare) if objective=='cost' and workload.requests_per_second else None
-    p = _shared(q, [few] if few else _best_of_each(q, fleet, able, carry, spare), carry, simulations)
-    p = replace(p, alternatives=every, compared=at, cheapest=few is not None)
+    (every,at),carry = _comparable(q, fleet),_carrier(q)
+    of = [[l for l in every if l.prediction and l.node==n and l.nodes==k] for n,k in fleet]
+    few = _fewest(q, of, carry, spare) if objective=='cost' and workload.requests_per_second else None
+    p = replace(_shared(q, few or _best_of_each(q, of, carry, spare), carry, simulations), alternatives=every, compared=at, cheapest=few is not None, spare=spare)
     return replace(p, recommendations=_advice(p, fleet, spare))
 
 # %% ../nbs/465_cluster.ipynb #e013a1d9
@@ -186,9 +229,9 @@ def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
     out = [f'{at}{b.verdict}: {b}' for at,_,q in parts for b in q.broken]
     out += [at+x for at,_,q in parts for x in q.nearest] if len(parts)>1 or not (rate and most) or rate<=most else []
     out += [at+r for at,l,_ in parts for r in l.notes]
+    out += [at+x for at,l,q in parts for x in (*(b for b in q.binds if WAITING in b), *(_patience(p,l,q) or q.relaxed), *q.offers)]
     if rate and most: out.append(_in_use(p, rate, most))
-    if most and (sum(l.nodes for l in p.layouts)>1 or any(l.replicas>1 for l in p.layouts)):
-        out.append(_when_down(p, rate, most, max(1,spare)))
+    if most and (spare or sum(l.occupied for l in p.layouts)>1): out.append(_when_down(p, rate, most, max(1,spare)))
     for n,k in fleet:
         if any(l.node==n for l in p.layouts): continue
         some = any(l.node==n and l.prediction for l in p.alternatives)
@@ -197,10 +240,23 @@ def _advice(p:ClusterPlan, fleet, spare)->tuple[str,...]:
 
 def _count(n, what): return f"{n} {what}{'s' if n>1 else ''}"
 
+# %% ../nbs/465_cluster.ipynb #pt02
+def _patience(p:ClusterPlan, l:Layout, q:Plan)->tuple[str,...]:
+    "For each latency limit that binds: the layout of these nodes that breaks it alone and serves much more"
+    c,sure,out = q.choice,p.slo.confidence,[]
+    for k,x in p.slo.limits if c else ():
+        if bound(c.prediction,k,sure)<.85*x: continue
+        others = [o for o in p.alternatives if o.node==l.node and o.nodes==l.nodes and o.candidate and {b.name for b in o.candidate.broken}=={k}]
+        o = max(others, key=lambda o: (o.throughput, -o.prediction.e2e_ms.mean), default=None)
+        if not o or o.throughput<1.25*c.throughput and o.prediction.e2e_ms.mean>.75*c.prediction.e2e_ms.mean: continue
+        out.append(f'{k} at most {readable(x)} is what costs most here: were {readable(bound(o.prediction,k,sure))} enough, {o.name} would give {readable(o.throughput)} output tokens/s in place of {readable(c.throughput)}, the first token after {readable(o.prediction.ttft_ms.p90)} ms in place of {readable(c.prediction.ttft_ms.p90)} (p90)')
+    return tuple(out)
+
 # %% ../nbs/465_cluster.ipynb #4c94f0b0
 def _in_use(p, rate, most)->str:
     "How full a fleet is, and how many nodes would do where it is too full"
     said = f'{rate/most:.0%} of what the limits allow is in use' if rate<=most else f'{readable(rate)} requests/s come, and {readable(most)} keep the limits'
+    if rate<.4*most and not p.cheapest and p.gpus>1: return f'{said}: objective cost finds the fewest nodes and GPUs that carry it'
     if rate<=HEADROOM*most: return said
     felt = '; above four fifths a burst is felt at once' if rate<=most else ''
     if len(p.layouts)>1 or p.cheapest: return f'{said}{felt}: add a node or lower the load'
@@ -210,8 +266,9 @@ def _in_use(p, rate, most)->str:
 def _when_down(p, rate, most, down)->str:
     "What is left when nodes fail, and how many would be enough"
     left = p.survives(down)
-    if not left: return f'with {_count(down,"node")} down nothing is left that serves'
-    said = f'with {_count(down,"node")} down the rest carries {math.floor(100*left+1e-9)}% of ' + ('the load' if rate else 'what all carry')
+    short = 'not as sturdy as asked: ' if p.spare and left<1 else ''
+    if not left: return f'{short}with {_count(down,"node")} down nothing is left that serves'
+    said = f'{short}with {_count(down,"node")} down the rest carries {math.floor(100*left+1e-9)}% of ' + ('the load' if rate else 'what all carry')
     if left>=1 or not rate: return said
     l = p.layouts[0]
     enough = math.ceil(rate/most*l.nodes)+down*l.nodes_per_replica

@@ -5,7 +5,7 @@
 # %% ../nbs/660_commands.ipynb #c002
 from __future__ import annotations
 from .answers import Answer, command
-from .asking import Ask, limits, measured, subject, workload
+from .asking import Ask, allowed, limits, measured, subject, workload
 from .catalogue_commands import gpus, models
 from .fleet_commands import cluster, sweep
 from .log_command import log
@@ -27,7 +27,8 @@ def tune(a:Ask)->Answer:
     import shlex
     from vllm_tuner.tune import tune
     s,w = subject(a),workload(a)
-    t = tune(s.name, s.arch, s.device, w, s.engine, limits(a), 'throughput' if a.opt.objective=='score' else a.opt.objective, human_int(a.opt.trials,'--trials'), folder=a.opt.folder, storage=a.opt.storage, start=tuple(shlex.split(a.opt.start)), url=a.opt.url or '', prompts=human_int(a.opt.prompts,'--prompts'), speed=measured(a,s))
+    gpus,allow = allowed(a, s.engine)
+    t = tune(s.name, s.arch, s.device, w, s.engine, limits(a), 'throughput' if a.opt.objective=='score' else a.opt.objective, human_int(a.opt.trials,'--trials'), folder=a.opt.folder, storage=a.opt.storage, start=tuple(shlex.split(a.opt.start)), url=a.opt.url or '', prompts=human_int(a.opt.prompts,'--prompts'), gpus=gpus, allow=allow, speed=measured(a,s))
     return Answer(Page(s.title, (Code('', str(t), 'text'),), describe(w)), plain(dict(best=t.best, trials=t.trials, correction=t.correction)), int(t.best is None))
 
 # %% ../nbs/660_commands.ipynb #c022

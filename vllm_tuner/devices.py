@@ -120,8 +120,11 @@ def _bare(
 )->Device:                 # the nearest card with this capacity
     "A capacity alone: the card whose memory is nearest lends everything else"
     memory = real(memory, 'GPU memory in GiB', .5, 4096, 'give what the driver reports, such as 79.2')
-    near = min((d for d in devices() if d.vendor==vendor and not d.unified and d.capability>=(7,5)), key=lambda d: (min(abs(gib(d.memory)-memory), abs(d.marketed_gb-memory)), -d.bandwidth))
-    return replace(near, name=f'{memory:g} GiB', memory=round(memory*GiB), assumed=f'rates of the {near.name}, the nearest known card with {memory:g} GiB')
+    lenders = [d for d in devices() if d.vendor==vendor and not d.unified and d.capability>=(7,5)]
+    near = min(lenders, key=lambda d: (min(abs(gib(d.memory)-memory), abs(d.marketed_gb-memory)), -d.flops('bf16'), -d.bandwidth))
+    alike = [d.name for d in lenders if d.marketed_gb==near.marketed_gb and d.name!=near.name]
+    others = '' if not alike else f"; {', '.join(alike[:3])}{f' and {len(alike)-3} more have' if len(alike)>3 else ' has' if len(alike)==1 else ' have'} as much: name yours for its own rates"
+    return replace(near, name=f'{memory:g} GiB', memory=round(memory*GiB), assumed=f'rates of the {near.name}, the nearest known card with {memory:g} GiB{others}')
 
 def _known(name): return _squeeze(name) in _tables()[2] or bool(_SIZE.search(name))
 

@@ -11,11 +11,12 @@ from functools import lru_cache
 from importlib.resources import files
 from .versions import release
 from .engine import Engine
+from .shell_lines import script
 from .units import human_int, real
 
 # %% auto #0
 __all__ = ['flag_kind', 'serves', 'first_release', 'lacks', 'settings', 'to_env', 'to_flags', 'serve_words', 'serve_line',
-           'Command', 'read_settings', 'read_command']
+           'Command', 'read_settings', 'cut', 'read_command']
 
 # %% ../nbs/180_flags.ipynb #c005
 @lru_cache(1)
@@ -146,12 +147,13 @@ class Command:
     problems:tuple[str,...]=()                # what vLLM's parser would reject, or what was not understood
     gpus:int=0                                # GPUs that the surroundings (a manifest) give it, 0 if unsaid
     name:str=''                               # what the surroundings call it: a service, a container
+    version:str=''                            # release of vLLM that the surroundings (an image) name, '' if unsaid
 
     def engine(self,
         **more, # further `Engine` fields, such as `vllm_version`
     )->Engine:
         "The engine it describes; nonsense values raise `ValueError`"
-        return Engine(**{**dict(self.flags), **({'env':dict(self.env)} if self.env else {}), **more})
+        return Engine(**{**dict(self.flags), **({'env':dict(self.env)} if self.env else {}), **({'vllm_version':self.version} if self.version else {}), **more})
 
 # %% ../nbs/180_flags.ipynb #c015
 _TYPES = {f.name:str(f.type) for f in fields(Engine)}
@@ -224,23 +226,28 @@ def read_settings(
     return Command(model, tuple(out.items()), tuple(env), tuple(other), tuple(problems))
 
 # %% ../nbs/180_flags.ipynb #c018
-def _words(
-    command, # text, or words
-)->list[str]: # words
-    "Cut a command as a POSIX shell would, continuation lines joined, nothing expanded"
-    if not isinstance(command,str): return [str(w) for w in command]
+_START = ('vllm.entrypoints.openai.api_server','vllm.entrypoints.api_server')
+
+def _first(words:list[str])->int: # 0 if there is none
+    "Where the server's own words begin: behind `vllm serve`, the module or the image"
+    behind = lambda i,w: w in _START or w=='serve' and (i==0 or words[i-1].rsplit('/',1)[-1]=='vllm') or w.startswith('vllm/vllm-openai') or w.endswith('vllm-openai') or '/vllm-openai:' in w
+    return next((i+1 for i,w in enumerate(words) if behind(i,w)), 0)
+
+def cut(
+    command, # a line, a script, or words
+    env=(),  # variables that are set from outside
+)->tuple[dict,list[str]]: # what is set, and the words
+    "The command that starts a server, of a script that has several, and else the first"
+    if not isinstance(command,str): return dict(env), [str(w) for w in command]
     if len(command)>100_000: raise ValueError(f'the command is {len(command):,} characters long; the limit is 100,000')
-    try: return shlex.split(re.sub(r'\\\s*\n', ' ', command), comments=True)
-    except ValueError as ex: raise ValueError(f'the command cannot be split into words ({ex}); check its quotes') from ex
+    found = script(command, env)
+    return next((x for x in found if _first(x[1])), found[0] if found else (dict(env),[]))
 
-_START = ('serve','vllm.entrypoints.openai.api_server','vllm.entrypoints.api_server')
-
-def _skip(words:list[str])->tuple[tuple,list[str]]:
-    "Environment in front of the server's words, and those words"
-    start = next((i+1 for i,w in enumerate(words) if w in _START or w.startswith('vllm/vllm-openai') or w.endswith('vllm-openai') or '/vllm-openai:' in w), 0)
-    env = tuple(tuple(w.split('=',1)) for w in words[:start] if re.fullmatch(r'VLLM_\w+=.*', w, re.S))
-    lead = 0 if start else next((i for i,w in enumerate(words) if not re.fullmatch(r'\w+=.*', w, re.S)), 0)
-    return env or tuple(tuple(w.split('=',1)) for w in words[:lead] if w.startswith('VLLM_')), words[start or lead:]
+def _split(words:list[str])->tuple[dict,list[str]]:
+    "Variables that are given among the words in front of the server's own, as `docker run -e` does, and those words"
+    start = _first(words)
+    lead = start or next((i for i,w in enumerate(words) if not re.fullmatch(r'\w+=.*', w, re.S)), 0)
+    return dict(w.split('=',1) for w in words[:lead] if re.fullmatch(r'VLLM_\w+=.*', w, re.S)), words[lead:]
 
 # %% ../nbs/180_flags.ipynb #c019
 def _pairs(words:list[str], version:str):
@@ -271,9 +278,12 @@ def _pairs(words:list[str], version:str):
 def read_command(
     command,              # text such as 'vllm serve Qwen/Qwen3-8B --max-num-seqs 64', or a list of words
     version:str='0.33.0', # vLLM's
+    env=(),               # variables that are set from outside
 )->Command:
     "A vLLM server's command line, read and not run"
-    env,words = _skip(_words(command))
+    around,words = cut(command, env)
+    own,words = _split(words)
+    env = tuple((k,v) for k,v in {**around,**own}.items() if k.startswith('VLLM_'))
     pairs = list(_pairs(words, version))
     stray = [v for n,v in pairs if n=='']
     cmd = read_settings([p for p in pairs if p[0]], version, None, env)

@@ -7,13 +7,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from .answers import Answer, command
-from .asking import Ask, limits, measured, subject, workload
+from .asking import Ask, allowed, limits, measured, subject, workload
 from .page import Code, Notes, Page, Table, console
-from .report import describe, number
+from .report import describe, number, within
 from .units import human_int, real, user_path
 
 # %% auto #0
-__all__ = ['fleet', 'cluster', 'within', 'cluster_blocks', 'cluster_data', 'sweep']
+__all__ = ['fleet', 'cluster', 'cluster_blocks', 'cluster_data', 'sweep']
 
 # %% ../nbs/659_fleet_commands.ipynb #c018
 def fleet(a:Ask)->list: # of (`Node`, count)
@@ -37,21 +37,16 @@ _CLUSTER = (('--node',dict(metavar='NODE',action='append',default=[],help='kind 
 def cluster(a:Ask)->Answer:
     "the layout of a model over nodes: tensor, pipeline, data and expert parallel, cost, headroom"
     from vllm_tuner.cluster import plan_cluster
+    if a.opt.gpus: raise ValueError('a cluster has as many GPUs as its nodes: --node 8xH100 --nodes 2')
     nodes = fleet(a)
     a.opt.gpu = a.opt.gpu or nodes[0][0].device.name
     s,w = subject(a),workload(a)
-    p = plan_cluster(s.arch, nodes, w, s.engine, a.opt.objective, limits(a), s.params, spare=human_int(a.opt.spare,'--spare'), speed=measured(a,s))
+    p = plan_cluster(s.arch, nodes, w, s.engine, a.opt.objective, limits(a), s.params, spare=human_int(a.opt.spare,'--spare'), allow=allowed(a,s.engine)[1], speed=measured(a,s))
     name = ' + '.join(f"{k} node{'s' if k>1 else ''} of {n.name}" for n,k in nodes)
-    return Answer(Page(f'{s.name} on {name}', cluster_blocks(p, s.name), f'{describe(w)}{within(p.slo)}; vLLM {a.version}'), dict(model=s.name, nodes=name, vllm_version=a.version, **cluster_data(p, s.name)), int(not p.met))
+    return Answer(Page(f'{s.name} on {name}', cluster_blocks(p, s.name), f'{describe(w)}{within(p.slo,w)}; vLLM {a.version}'), dict(model=s.name, nodes=name, vllm_version=a.version, **cluster_data(p, s.name)), int(not p.met))
 
 # %% ../nbs/659_fleet_commands.ipynb #c019
-def within(
-    slo, # `SLO`
-)->str:
-    "The limits in force, those of the workload among them"
-    return ''.join(f', {k} at most {number(v)}' for k,v in slo.limits)
-
-def _where(l)->str: return l.node.name.replace(' x ','x') + (f':{l.nodes}' if l.nodes>1 else '')  # as `--node` takes it
+def _where(l)->str: return l.node.name.replace(' x ','x') + (f':{l.occupied}' if l.occupied>1 else '')  # as `--node` takes it
 
 def _layout(l, mixed, chosen=None)->tuple:
     "A layout as a row, with the flags of its plan where it is chosen; in a fleet of several kinds with the nodes that it is on"
@@ -84,6 +79,7 @@ def cluster_blocks(
     model:str, # for the commands
 )->tuple:
     "What to run where, what else was tried, what to know"
+    from vllm_tuner.reasons import WAITING
     mixed = len({(l.node,l.nodes) for l in p.alternatives})>1
     heads,aligned = ('layout',*(['on'] if mixed else []),'tokens/s','TTFT p90','TPOT','GPUs','$/M tokens'),'l'+'l'*mixed+'rrrrr'
     row = lambda l: _layout(l, mixed)
@@ -91,8 +87,8 @@ def cluster_blocks(
     others = [l for l in p.alternatives if l.prediction and (l.name,l.node) not in {(x.name,x.node) for x in p.layouts}][:8]
     tried = Table('Also tried', heads, tuple(map(row,others)), f'at {number(p.compared)} requests/s, which the best of them keep up with' if p.compared else '', aligned)
     runs = tuple(_running(l, q, model, x) for l,q,x in zip(p.layouts,p.plans,p.shares) if q.engine)
-    level = lambda r: 'error' if 'limit missed' in r or 'no layout' in r else 'warning' if 'limit not sure' in r or 'requests/s come' in r else ''
-    return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),r,'') for r in p.recommendations)), *runs
+    level = lambda r: 'error' if any(x in r for x in ('limit missed','no layout of','not as sturdy')) else 'warning' if any(x in r for x in ('limit not sure','requests/s come',WAITING)) else ''
+    return chosen, tried, _impossible(p), Notes('Watch out', tuple((level(r),re.sub(r"allow='(\w+)'", r'--allow \1', r),'') for r in p.recommendations)), *runs
 
 # %% ../nbs/659_fleet_commands.ipynb #72d8c91f
 def cluster_data(p, model)->dict:

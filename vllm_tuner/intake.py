@@ -4,14 +4,15 @@
 
 # %% ../nbs/185_intake.ipynb #c002
 from __future__ import annotations
-import re
+import re, shlex
 from dataclasses import replace
 from pathlib import Path
-from .flags import Command, read_command, read_settings
+from .flags import Command, cut, flag_kind, read_command, read_settings
+from .shell_lines import expand
 from .units import user_path
 
 # %% auto #0
-__all__ = ['LIMIT', 'documents', 'walk', 'read_config']
+__all__ = ['LIMIT', 'documents', 'walk', 'image_release', 'read_config']
 
 # %% ../nbs/185_intake.ipynb #c005
 LIMIT = 2**20   # characters of a file
@@ -33,54 +34,66 @@ def documents(
 def walk(
     node, # a document
 ):
-    "Every mapping inside a document, outermost first"
+    "Every mapping inside a document, in its order, outermost first"
     todo = [node]
     while todo:
         x = todo.pop()
         if isinstance(x,dict): yield x
         kids = x.values() if isinstance(x,dict) else x if isinstance(x,(list,tuple)) else ()
-        for k in kids:
+        for k in reversed(list(kids)):
             if isinstance(k,(dict,list)): todo.append(k)
             else: yield {}
 
 # %% ../nbs/185_intake.ipynb #c009
-_SERVER = re.compile(r'(?:^|[\s;&|(])((?:\w+=\S+\s+)*(?:exec\s+)?(?:\S*/)?(?:vllm\s+serve|python\d?(?:\.\d+)?\s+-m\s+vllm\.entrypoints\.(?:openai\.)?api_server)\b[^;&|]*)')
+_IMAGE = re.compile(r'vllm-openai[\w-]*:v?(\d+\.\d+\.\d+)')
 
-def _unshell(words:list[str])->list[str]|str:
-    "The server's line inside a shell script, or the words themselves"
-    if len(words)>1 and words[0].rsplit('/',1)[-1] in ('sh','bash','ash','dash','zsh'):
-        script = re.sub(r'\\\s*\n', ' ', words[-1])
-        m = _SERVER.search(script)
-        return m[1].removeprefix('exec ') if m else ''
-    return words
+def image_release(
+    text:str, # with the name of an image somewhere
+)->str:       # '' if there is no tag, or no number in it
+    "The release of vLLM that an image's tag names"
+    m = _IMAGE.search(text)
+    return m[1] if m else ''
+
+def _rules(version:str|None, image:str)->str:
+    "The release whose rules apply: as asked, as the image says, the newest"
+    return version or image_release(image) or '0.33.0'
+
+def _env(x)->dict:
+    "Variables of a container, from a mapping or a list"
+    pairs = x.items() if isinstance(x,dict) else ((e.get('name'),e.get('value')) if isinstance(e,dict) else str(e).partition('=')[::2] for e in x or ())
+    return {str(k):str(v) for k,v in pairs if v is not None}
 
 def _list(x)->list[str]:
-    "A command as a list of words; a string is cut as a shell would"
+    "A command as a list of words; a string stays whole"
     if x is None: return []
     return [str(w) for w in x] if isinstance(x,(list,tuple)) else [str(x)]
 
-def _env(x)->tuple:
-    "VLLM variables of a container, from a mapping or a list"
-    pairs = x.items() if isinstance(x,dict) else ((e.get('name'),e.get('value')) if isinstance(e,dict) else str(e).partition('=')[::2] for e in x or ())
-    return tuple((str(k),str(v)) for k,v in pairs if str(k).startswith('VLLM_') and v is not None)
+def _filled(word:str, env:dict)->str:
+    "A word with Kubernetes' `$(NAME)` and compose's `${NAME:-default}` filled in"
+    return expand(re.sub(r'(?<!\$)\$\((\w+)\)', lambda m: env.get(m[1],m[0]), word), {}).replace('$$','$')
 
 # %% ../nbs/185_intake.ipynb #32138137
 def _container(
-    c:dict,       # a container or compose service
-    name:str,     # what it is called
-    version:str,  # vLLM's
-    gpus:int=0,   # GPUs it gets
+    c:dict,             # a container or compose service
+    name:str,           # what it is called
+    version:str|None,   # vLLM's, `None` for what its image says
+    gpus:int=0,         # GPUs it gets
 )->Command|None:
     "One container as a command, if it runs a vLLM server"
+    env,image = _env(c.get('environment') or c.get('env')),str(c.get('image',''))
     first = c.get('entrypoint') or (c.get('command') if 'args' in c else None)
     rest = c.get('args') if 'args' in c else c.get('command')
-    words = [w.replace('$$','$') for w in (*_list(first),*_list(rest))]
-    if isinstance(first,str) or isinstance(rest,str): words = ' '.join(words)
-    else: words = _unshell(words)
-    text = words if isinstance(words,str) else ' '.join(words)
-    if not ('vllm' in text or 'vllm' in str(c.get('image','')).lower()) or not text: return None
-    cmd = read_command(words, version)
-    return replace(cmd, env=cmd.env+_env(c.get('environment') or c.get('env')), gpus=gpus, name=name)
+    words = [_filled(w,env) for w in (*_list(first),*_list(rest))]
+    shell = len(words)>1 and words[0].rsplit('/',1)[-1] in ('sh','bash','ash','dash','zsh')
+    said = words[-1] if shell else ' '.join(words) if isinstance(first,str) or isinstance(rest,str) else words
+    if not words or not ('vllm' in ' '.join(words) or 'vllm' in image.lower()) or shell and not _serves(said): return None
+    rules = _rules(version, image)
+    return replace(read_command(said, rules, env.items()), gpus=gpus, name=name, version=rules)
+
+def _serves(script:str)->bool:
+    "Whether a script starts a vLLM server"
+    words = cut(script)[1]
+    return any(w=='serve' for w in words) or any(w.startswith('vllm.entrypoints') for w in words)
 
 def _count(c:dict)->int:
     "GPUs that a container asks for"
@@ -98,41 +111,92 @@ _STACK = {'tensorParallelSize':'tensor-parallel-size','pipelineParallelSize':'pi
 def _join(words, pairs:dict, model, name:str, version:str, gpus:int=0)->Command:
     "Extra words and named fields as one command"
     a,b = read_command(['serve',*([str(model)] if model else []),*map(str,words or ())], version), read_settings([(k,v) for k,v in pairs.items() if v is not None], version)
-    return replace(a, flags=tuple({**dict(b.flags),**dict(a.flags)}.items()), problems=a.problems+b.problems, name=name, gpus=gpus)
+    return replace(a, flags=tuple({**dict(b.flags),**dict(a.flags)}.items()), problems=a.problems+b.problems, name=name, gpus=gpus, version=version)
 
 # %% ../nbs/185_intake.ipynb #e331acc2
-def _platform(d:dict, version:str):
-    "Commands of a document that only one platform writes"
+def _stack(d:dict, version):
+    "Values of vllm-project/production-stack"
     for spec in ((d.get('servingEngineSpec') or {}).get('modelSpec') or ()):
-        v = spec.get('vllmConfig') or {}
-        yield _join(v.get('extraArgs'), {flag:v[k] for k,flag in _STACK.items() if k in v}, spec.get('modelURL'), spec.get('name',''), version, int(spec.get('requestGPU') or 0))
+        v,rules = spec.get('vllmConfig') or {},_rules(version, f"{spec.get('repository','vllm')}:{spec.get('tag','')}")
+        yield _join(v.get('extraArgs'), {flag:v[k] for k,flag in _STACK.items() if k in v}, spec.get('modelURL'), spec.get('name',''), rules, int(spec.get('requestGPU') or 0))
+
+def _ray(d:dict, version):
+    "A Ray Serve config"
     for app in d.get('applications') or ():
         for c in ((app.get('args') or {}).get('llm_configs') or ()) if isinstance(app,dict) else ():
             load = c.get('model_loading_config') or {}
-            yield _join((), c.get('engine_kwargs') or {}, load.get('model_source') or load.get('model_id'), str(load.get('model_id') or ''), version)
-    for role in ('decode','prefill') if 'modelArtifacts' in d else ():
+            yield _join((), c.get('engine_kwargs') or {}, load.get('model_source') or load.get('model_id'), str(load.get('model_id') or ''), _rules(version,''))
+
+def _modelservice(d:dict, version):
+    "Values of llm-d's modelservice"
+    for role in ('decode','prefill'):
         r,art = d.get(role) or {}, d['modelArtifacts'] or {}
         par = {f'{k}-parallel-size':v for k,v in (r.get('parallelism') or {}).items() if k in ('tensor','data','pipeline')}
         for c in r.get('containers') or () if r.get('create',True) else ():
-            yield _join(c.get('args'), par, art.get('name') or str(art.get('uri','')).removeprefix('hf://'), f'{role}/{c.get("name","")}', version, _count(c))
+            yield _join(c.get('args'), par, art.get('name') or _hub(art.get('uri')), f'{role}/{c.get("name","")}', _rules(version,str(c.get('image',''))), _count(c))
+
+def _hub(uri)->str: return str(uri or '').removeprefix('hf://')
+
+# %% ../nbs/185_intake.ipynb #kserve01
+_RUNTIME = ('model_id','model_name','model_dir','model_revision','backend','task','predictor_protocol','http_port')  # of KServe's Hugging Face runtime, which vLLM does not have
+
+def _without(words, names)->tuple[list[str],dict]:
+    "Words without some flags, and what those said"
+    rest,said,words = [],{},list(map(str,words))
+    while words:
+        flag,eq,value = (w := words.pop(0)).partition('=')
+        name = flag.lstrip('-').replace('-','_')
+        if not w.startswith('--') or name not in names: rest.append(w)
+        else: said[name] = value if eq else words.pop(0) if words and not words[0].startswith('-') else ''
+    return rest,said
+
+def _kserve(d:dict, name:str, version):
+    "Models that KServe serves with a runtime of its own"
+    spec = d.get('spec') or {}
+    model = (spec.get('predictor') or {}).get('model')
+    if isinstance(model,dict) and isinstance(model.get('args'),list):
+        words,own = _without(model['args'], _RUNTIME)
+        yield _join(words, {}, own.get('model_id') or _hub(model.get('storageUri')), name, _rules(version,''), _count(model))
+    if d.get('kind')=='LLMInferenceService':
+        par = {f'{k}-parallel-size':v for k,v in (spec.get('parallelism') or {}).items() if k in ('tensor','data','pipeline')}
+        for c in (spec.get('template') or {}).get('containers') or ():
+            more = shlex.split(_env(c.get('env')).get('VLLM_ADDITIONAL_ARGS',''))
+            yield _join([*(c.get('args') or ()),*more], par, _hub((spec.get('model') or {}).get('uri')), name, _rules(version,str(c.get('image',''))), _count(c))
 
 # %% ../nbs/185_intake.ipynb #72ba5c82
-def _from_document(d, version:str):
+def _manifest(d:dict, version):
+    "Servers of a Kubernetes object, wherever it keeps its containers"
+    name = str((d.get('metadata') or {}).get('name',''))
+    if d['kind']=='List' or isinstance(d.get('items'),list):
+        for x in d.get('items') or (): yield from _from_document(x, version)
+        return
+    yield from _kserve(d, name, version)
+    if d['kind']=='LLMInferenceService': return
+    for m in walk(d):
+        for c in m.get('containers') or () if isinstance(m.get('containers'),list) else ():
+            if isinstance(c,dict) and (cmd := _container(c, f'{name}/{c.get("name","")}', version, _count(c))): yield cmd
+
+def _flaglike(words)->bool: return isinstance(words,list) and any(flag_kind(str(w).partition('=')[0].replace('_','-')) for w in words if str(w).startswith('--'))
+
+def _values(d:dict, version):
+    "A server of the values of some chart: a list of words that vLLM would understand, with what stands beside it"
+    for m in walk(d):
+        said = [w for k in ('command','args','extraArgs','vllmArgs') if _flaglike(m.get(k)) or k=='command' and isinstance(m.get(k),list) and 'serve' in m[k] for w in m[k]]
+        if not said: continue
+        image = next((f"{x.get('repository','')}:{x.get('tag','')}" for x in (m.get('image'),d.get('image')) if isinstance(x,dict)), '')
+        cmd = read_command([_filled(str(w),_env(m.get('env'))) for w in said], rules := _rules(version,image))
+        model = next((str(x.get(k)) for x in (m,d) for k in ('model','modelName','modelURL','model_id') if isinstance(x.get(k),str)), None)
+        yield replace(cmd, model=cmd.model or model, gpus=_count(m) or _count(d), version=rules)
+
+def _from_document(d, version):
     "Commands inside one document"
     if not isinstance(d,dict): return
-    if any(k in d for k in ('servingEngineSpec','applications','modelArtifacts')): yield from _platform(d, version); return
-    if isinstance(d.get('services'),dict):
-        for name,s in d['services'].items():
-            if isinstance(s,dict) and (c := _container(s, str(name), version, _count(s))): yield c
-        return
-    if 'apiVersion' in d and 'kind' in d:
-        name = str((d.get('metadata') or {}).get('name',''))
-        for m in walk(d):
-            for c in m.get('containers') or () if isinstance(m.get('containers'),list) else ():
-                if isinstance(c,dict) and (cmd := _container(c, f'{name}/{c.get("name","")}', version, _count(c))): yield cmd
-            if isinstance(m.get('model'),dict) and isinstance(m['model'].get('args'),list): yield replace(read_command(['serve',*map(str,m['model']['args'])], version), name=name, gpus=_count(m['model']))
-        return
-    yield read_settings(d.items(), version)
+    own = [of for key,of in (('servingEngineSpec',_stack),('applications',_ray),('modelArtifacts',_modelservice)) if key in d]
+    if own: yield from own[0](d, version)
+    elif isinstance(d.get('services'),dict): yield from (c for name,s in d['services'].items() if isinstance(s,dict) and (c := _container(s, str(name), version, _count(s))))
+    elif 'apiVersion' in d and 'kind' in d: yield from _manifest(d, version)
+    elif (found := list(_values(d, version))): yield from found
+    else: yield read_settings(d.items(), _rules(version,''))
 
 # %% ../nbs/185_intake.ipynb #c015
 def _text(source)->str:
@@ -145,20 +209,29 @@ def _text(source)->str:
     return str(source)
 
 # %% ../nbs/185_intake.ipynb #73c848ad
+def _is_yaml(text:str)->bool:
+    "A mapping from its first line that is no comment, or a document"
+    body = re.sub(r'^\s*#.*$', '', text, flags=re.M).lstrip()
+    return bool(re.match(r'[\w"\'.-]+\s*:(\s|$)|---|\{', body))
+
+def _unit(text:str)->str:
+    "The command of a systemd unit as a line of a script, with what it sets in front"
+    sets = re.findall(r'^\s*Environment=(.*)$', text, re.M)
+    runs = re.findall(r'^\s*ExecStart=[-@:+!]*((?:.*\\\n)*.*)$', text, re.M)
+    return '\n'.join(['export '+s.strip() for s in sets]+runs) if runs else text
+
 def read_config(
-    source,               # path, text, mapping, list of words, or `Command`
-    version:str='0.33.0', # vLLM's
-)->list[Command]:         # every vLLM server found
+    source,                   # path, text, mapping, list of words, or `Command`
+    version:str|None=None,    # vLLM's, `None` for what an image says, else the newest
+)->list[Command]:             # every vLLM server found
     "The vLLM servers that a file or text describes"
     if isinstance(source,Command): return [source]
     if isinstance(source,dict): return list(_from_document(source, version))
-    if isinstance(source,(list,tuple)): return [read_command(source, version)]
-    text = _text(source)
+    text = ' '.join(map(str,source)) if isinstance(source,(list,tuple)) else _text(source)
     if not text.strip(): raise ValueError('there is nothing to check: the text is empty')
-    looks = re.search(r'^[\w"\'-]+\s*:(\s|$)', text, re.M) or text.lstrip().startswith(('{','---','#'))
-    script = _SERVER.search(re.sub(r'\\\s*\n', ' ', text))
-    if looks and not (script and not re.search(r'^(services|apiVersion|kind)\s*:', text, re.M)):
-        found = [c for d in documents(text) for c in _from_document(d, version)]
-        if not found: raise ValueError('no vLLM server was found in this file; it needs a container that runs vllm, or vLLM flags as keys')
-        return found
-    return [read_command(script[1].removeprefix('exec ') if script and '\n' in text.strip() else text, version)]
+    if isinstance(source,(list,tuple)) or not _is_yaml(text):
+        rules = _rules(version, text)
+        return [replace(read_command(list(source) if isinstance(source,(list,tuple)) else _unit(text), rules), version=rules)]
+    found = [c for d in documents(text) for c in _from_document(d, version)]
+    if not found: raise ValueError('no vLLM server was found in this file; it needs a container that runs vllm, or vLLM flags as keys')
+    return found

@@ -60,6 +60,11 @@ class Layout:
         return per_million(self.dollars_per_hour, self.throughput) if self.dollars_per_hour is not None and self.throughput else None
 
     @property
+    def occupied(self)->int: # machines
+        "Nodes that work, fewer than there are where replicas are counted"
+        return (self.gpus+self.idle)//self.node.gpus
+
+    @property
     def obstacle(self)->str: # '' if it starts
         "Why it cannot be, in short"
         m = self.candidate and self.candidate.memory

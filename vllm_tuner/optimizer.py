@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from .candidates import Candidate, Question, load_free
 from .engine import Engine
-from .goals import price, readable, slo_of
+from .flags import to_flags
+from .goals import bound, price, readable, slo_of
 from .hardware_rates import PUBLIC
 from .memory import memory
 from .plans import ENGINE, Plan, Rejected
 from .reasons import Why, bindings, climb, cures, effect, lean, nearest, reasons, refine, shortage, siblings_of
-from .screen import PARAMS, Family, families, shares, table
+from .screen import NARROW, PARAMS, REFUSED, SHORT, WHY, Family, families, shares, table
 from .shortlist import LIKELY, Shortlist, achieved, simulate_best
 from .steady_state import lengths
 from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['within_context', 'search', 'answer', 'Explored', 'explore', 'startable', 'offers']
+__all__ = ['within_context', 'search', 'answer', 'Explored', 'explore', 'startable', 'offers', 'relaxed']
 
 # %% ../nbs/450_optimizer.ipynb #w002
 def within_context(
@@ -50,7 +51,7 @@ def _turned_down(pool:Shortlist)->list[Rejected]:
     best,out = pool.best(),{}
     for k,t in enumerate(pool.tables):
         v = pool.values(k,best)
-        groups = [('the cache would not hold one request of full length',t.why==1),('a step would have fewer tokens than requests',t.why==2),('refused by vLLM when worked out in full',t.why==3),
+        groups = [*((WHY[r],t.why==r) for r in (SHORT,NARROW,REFUSED)),
                   ('starts, but breaks a limit: '+(', '.join(f'{n} {x:g}' for n,x in pool.q.slo.limits) or 'requests arrive faster than they leave'),(v<=LIKELY)&(v>-np.inf)),('sound, but no better',v>LIKELY)]
         for reason,rows in groups:
             if rows.any(): n,e = out.get(reason,(0,None)); out[reason] = (n+int(rows.sum()), e or t.engine(int(np.argmax(rows))))
@@ -133,7 +134,7 @@ def explore(
     fams,no = startable(families(q.arch, q.device, q.asked, q.gpus, q.allow, q.siblings, q.objective=='cost'), q.device)
     fams,worse = _promising(fams, q)
     tables = _screen(fams, q)
-    if fams and not any((t.why==0).any() for t in tables): tables = _screen(_shorter(fams, q), q)
+    if fams and not any(t.sound.any() for t in tables): tables = _screen(_shorter(fams, q), q)
     pool = Shortlist(tables, q)
     base,found = q.work(Family(q.arch, q.asked, max(1, q.gpus//(q.asked.world_size*q.asked.data_parallel_size))), q.asked), simulate_best(pool, simulations)
     if not any(c.prediction for c in (base,*found)): base = _least_short([base,*(q.work(f,f.engine) for f in fams)])
@@ -150,7 +151,7 @@ def _promising(fams:list[Family], q:Question, keep:int=6)->tuple:
     if len(fams)<=keep: return fams,[]
     pool = Shortlist(_screen(fams,q,True), q)
     best = pool.best()
-    top = [max(pool.values(k,best).max(), -1e9 if (t.why==0).any() else -1e12) for k,t in enumerate(pool.tables)]
+    top = [max(pool.values(k,best).max(), -1e9 if t.sound.any() else -1e12) for k,t in enumerate(pool.tables)]
     order = sorted(range(len(fams)), key=lambda k: -top[k])
     return [fams[k] for k in order[:keep]], [Rejected('another layout or type promises more by the closed form', 1, fams[k].engine) for k in order[keep:]]
 
@@ -177,7 +178,7 @@ def _decide(seen:Explored, explain:bool, most:Candidate|None=None)->Plan:
     first = ranked[0]
     top = again(most)(most.engine) if most and most.goodput else _settle(first, q, again(first), explain and not most)
     second = next((c for c in ranked if _identity(c)!=_identity(top) and c is not first), None)
-    told = dict(why=_why(top, q, again(top), most), offers=offers(top, q, again(top)), nearest=nearest(top,q) if top.goodput is None else ()) if explain else {}
+    told = dict(why=_why(top, q, again(top), most), offers=offers(top, q, again(top)), **(dict(relaxed=relaxed(seen,top), nearest=nearest(top,q)) if top.goodput is None else {})) if explain else {}
     return _plan(seen, top, second, rated(seen.base), binds=bindings(top,q), candidates=tuple(ranked), **told)
 
 def _nothing_starts(seen:Explored)->Plan:
@@ -238,4 +239,29 @@ def offers(
     for k,v,words in ways:
         d = again(replace(c.engine, **{k:v}))
         if d.prediction and (d.place<c.place or d.worth>1.03*c.worth and not d.broken): out.append(f'{words} would give {effect(c,d)} (allow={k!r}; answers may change)' if v else f'{words} would give {effect(c,d)}')
+    return tuple(out)
+
+# %% ../nbs/450_optimizer.ipynb #rx02
+def _beyond(q:Question, pool:Shortlist)->Candidate|None:
+    "The best row of a screen under other limits, worked out"
+    other = Shortlist(pool.tables, q)
+    other.ratios,best = pool.ratios,other.best()
+    vals = [other.values(k,best) for k in range(len(other.tables))]
+    k = max(range(len(vals)), key=lambda k: vals[k].max(), default=None)
+    return None if k is None or vals[k].max()==-np.inf else q.work(other.tables[k].family, other.tables[k].engine(int(np.argmax(vals[k]))))
+
+def relaxed(
+    seen:Explored, # what the search has seen
+    c:Candidate,   # the choice
+)->tuple[str,...]: # nothing where limits cost little
+    "What each latency limit that binds costs: the best that breaks this one alone"
+    q,out = seen.q,[]
+    for k,x in q.slo.limits:
+        if bound(c.prediction,k,q.slo.confidence)<.85*x: continue
+        d = _beyond(replace(q, slo=replace(q.slo, limits=tuple(p for p in q.slo.limits if p[0]!=k))), seen.pool)
+        if not d or not d.prediction or d.broken or d.engine==c.engine: continue
+        if d.throughput<1.25*c.throughput and d.prediction.e2e_ms.mean>.75*c.prediction.e2e_ms.mean: continue
+        own = ' (the limit of the workload itself)' if k=='tpot_ms' and x==q.workload.latency_budget_ms else ''
+        flags = ' '.join(to_flags(d.engine)) or 'defaults'
+        out.append(f'{k} at most {readable(x)}{own} is what costs most here: were {readable(bound(d.prediction,k,q.slo.confidence))} enough, {flags} would give {effect(c,d)}')
     return tuple(out)

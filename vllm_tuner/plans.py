@@ -47,6 +47,7 @@ class Plan:
     binds:tuple[str,...]=()       # what keeps it from being better
     rejected:tuple[Rejected,...]=()  # what was turned down
     offers:tuple[str,...]=()      # what would help if it were allowed
+    relaxed:tuple[str,...]=()     # latency limits that cost much, and what more patience would buy
     changes:tuple[Change,...]=()  # where nothing starts: the smallest changes that cure it
     candidates:tuple[Candidate,...]=()  # everything simulated, best first
     screened:int=0                # configurations that passed the closed form
@@ -119,7 +120,7 @@ def notes(plan:Plan)->tuple[str,...]: # plain lines
     second = (f'runner-up: {flags(plan.runner_up.engine)}' + (f', {m}' if (m:=effect(c,plan.runner_up)) else ', nearly the same'),) if plan.runner_up and plan.runner_up.engine!=c.engine else ()
     base = f'vLLM\'s defaults: {b.throughput:,.0f} output tokens/s' if b.prediction else f'vLLM\'s defaults do not start: {briefly(b.refused)}'
     return (_headline(plan), f'KV cache {show_bytes(c.memory.kv_cache)} = {c.memory.plan.kv_tokens:,} tokens; {c.concurrency:,.0f} requests of this workload in flight', base, *second,
-            *(f'{x.verdict}: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.offers)
+            *(f'{x.verdict}: {x}' for x in c.broken), *plan.nearest, *(str(w) for w in plan.why if w.value!=w.default), *(f'binds: {x}' for x in plan.binds), *plan.relaxed, *plan.offers)
 
 def _lines(plan): return '\n'.join([f'Plan({plan.model} on {plan.device.name}: {plan.engine})', *('  '+n for n in notes(plan))])
 

@@ -20,8 +20,8 @@ from .validation import check
 from .weights import weight_bytes
 
 # %% auto #0
-__all__ = ['FLAGS', 'Why', 'briefly', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'nearest', 'Change', 'shortage',
-           'cures', 'siblings_of']
+__all__ = ['FLAGS', 'WAITING', 'Why', 'briefly', 'effect', 'reasons', 'lean', 'climb', 'refine', 'bindings', 'nearest', 'Change',
+           'shortage', 'cures', 'siblings_of']
 
 # %% ../nbs/445_reasons.ipynb #c005
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,12 @@ _PARTS = {'weights':('memory bandwidth','reading weights'), 'gemm':('arithmetic'
           'sampler':('memory bandwidth','sampling'), 'kernels':('kernel launches','gaps between kernels'), 'launch':('kernel launches','launching without graphs'), 'host':('the host','scheduling'), 'frontend':('the API server','detokenising and streaming')}
 
 # %% ../nbs/445_reasons.ipynb #c86465e3
+WAITING = 'the others wait'  # what marks a limit that is kept by keeping users out
+
 def _outside(p)->str:
     "What it costs to let few in at a time: a queue that outlasts the answers"
     wait,answer = p.ttft_ms.p50,p.e2e_ms.p50-p.ttft_ms.p50
-    return f'; the others wait {wait/1e3:,.0f} s for their first token, longer than an answer takes: a limit on the first token (ttft_ms) rules this out' if wait>max(answer,2e3) else ''
+    return f'; {WAITING} {wait/1e3:,.0f} s for their first token, longer than an answer takes: a limit on the first token (ttft_ms) rules this out' if wait>max(answer,2e3) else ''
 
 def bindings(
     c:Candidate, # the choice
@@ -172,7 +174,7 @@ def bindings(
     out = [f'{k}: {readable(bound(p,k,sure))} of {readable(v)} ms at {sure:.0%} confidence' for k,v in q.slo.limits if bound(p,k,sure)>.85*v]
     held = c.servers*m.kv_cache/request_bytes(c.arch, q.device, e, sum(lengths(q.workload)[:2]))
     if p.concurrency*c.replicas>.8*held: out.append(f'memory: the cache holds {held:,.0f} whole requests of this workload')
-    elif p.concurrency>.9*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time{_outside(p)}')
+    elif p.concurrency>(.5 if _outside(p) else .9)*e.max_num_seqs*e.data_parallel_size: out.append(f'max_num_seqs: {e.max_num_seqs} requests at a time{_outside(p)}')
     part = p.step.bound
     what,doing = _PARTS.get(part, ('the host',part))
     return (*out, f'{what}: {getattr(p.step,part)/max(p.step.total,1e-9):.0%} of a {1e3*p.step.total:.1f} ms decode step is {doing}')
@@ -205,7 +207,8 @@ def nearest(
         most = _most(at_rate, rate/256, rate, 7, False)
         return (f'with these flags up to {readable(most)} requests/s keep every limit{sure}: {math.ceil(rate/most)} times these GPUs would carry {readable(rate)}',)
     users = q.workload.max_concurrency or q.workload.num_requests or 1024
-    return (f'with these flags up to {_most(lambda n: at(replace(free,max_concurrency=n)),c.servers,users,6,True):,} requests in flight keep every limit{sure}',)
+    held = _most(lambda n: at(replace(free,max_concurrency=n)), c.servers, users, 6, True)
+    return (f"with these flags {'one request in flight keeps' if held==1 else f'up to {held:,} requests in flight keep'} every limit{sure}",)
 
 # %% ../nbs/445_reasons.ipynb #c011
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from .page import Bars, Code, Notes, Table
 
 # %% auto #0
 __all__ = ['plain', 'as_json', 'number', 'between', 'ledger', 'cache', 'memory_data', 'rates', 'times', 'notes', 'speed',
-           'prediction_data', 'describe', 'reasons', 'kept', 'versus', 'plan_notes', 'plan_blocks', 'plan_data']
+           'prediction_data', 'describe', 'within', 'reasons', 'kept', 'versus', 'plan_notes', 'plan_blocks',
+           'plan_data']
 
 # %% ../nbs/630_report.ipynb #c005
 def plain(
@@ -137,8 +138,16 @@ def describe(
     w, # `WorkloadProfile`
 )->str:
     "A workload in a line"
-    pace = f'{number(w.requests_per_second)} requests/s' if w.requests_per_second else f'{w.max_concurrency:,} users' if w.max_concurrency else 'all at once'
+    pace = f"{number(w.requests_per_second)} request{'s'*(w.requests_per_second!=1)}/s" if w.requests_per_second else f"{w.max_concurrency:,} user{'s'*(w.max_concurrency>1)}" if w.max_concurrency else 'all at once'
     return f"{w.name or 'workload'}: {pace}, {w.input_length_distribution.mean:,.0f} tokens in, {w.output_length_distribution.mean:,.0f} out"
+
+def within(
+    slo, # `SLO`
+    w,   # `WorkloadProfile`
+)->str:
+    "The limits in force, those of the workload itself among them"
+    own = lambda k,v: " (the workload's own; --slo tpot=N sets another)" if k=='tpot_ms' and v==w.latency_budget_ms else ''
+    return ''.join(f', {k} at most {number(v)}{own(k,v)}' for k,v in slo.limits)
 
 # %% ../nbs/630_report.ipynb #c015
 def _flag(plan, y)->str: return ' '.join(to_flags(replace(Engine(vllm_version=plan.engine.vllm_version), **{y.flag:y.value}))) or f"--{y.flag.replace('_','-')} {y.value}"
@@ -176,9 +185,10 @@ def plan_notes(
     found=(),# findings about the choice
 )->Notes:
     "Limits that do not hold, findings, what binds, what would help"
-    rows = [('warning' if b.likely else 'error',f'{b.verdict}: {b}','') for b in plan.broken] + [('',x,'') for x in plan.nearest]
+    from vllm_tuner.reasons import WAITING
+    rows = [('warning' if b.likely else 'error',f'{b.verdict}: {b}','') for b in plan.broken] + [('',x,'') for x in (*plan.nearest,*plan.relaxed)]
     helps = [('',c.text,str(c.fix) if c.fix and str(c.fix) not in c.text else '') for c in plan.changes] + [('',re.sub(r"allow='(\w+)'", r'--allow \1', o),'') for o in plan.offers]
-    return Notes('Watch out', (*rows, *notes(found).rows, *(('warning' if 'the others wait' in b else '',f'what binds: {b}','') for b in plan.binds), *helps))
+    return Notes('Watch out', (*rows, *notes(found).rows, *(('warning' if WAITING in b else '',f'what binds: {b}','') for b in plan.binds), *helps))
 
 # %% ../nbs/630_report.ipynb #c016
 def plan_blocks(
@@ -200,4 +210,10 @@ def plan_data(
     e = plan.engine
     return dict(cost_per_million_output_tokens=plan.cost, gpus=plan.replicas*e.world_size*e.data_parallel_size, replicas=plan.replicas, workload=describe(plan.workload), fits=True, met=plan.met, score=plan.score, memory=memory_data(plan.memory),
                 flags=[dict(flag=y.flag, value=plain(y.value), default=plain(y.default), why=y.text, lower=y.lower, higher=y.higher) for y in plan.why], prediction=prediction_data(plan.prediction), findings=plain(found),
-                broken=[str(b) for b in plan.broken], nearest=list(plan.nearest), binds=list(plan.binds), offers=list(plan.offers), command=command)
+                broken=[str(b) for b in plan.broken], nearest=list(plan.nearest), relaxed=list(plan.relaxed), binds=list(plan.binds), offers=list(plan.offers), command=command,
+                baseline=_beside(plan,plan.baseline), runner_up=plan.runner_up and _beside(plan,plan.runner_up), rejected=[dict(count=r.count, reason=r.reason, example=list(to_flags(r.example))) for r in plan.rejected])
+
+def _beside(plan, c)->dict:
+    "Another candidate in short"
+    from vllm_tuner.reasons import effect
+    return dict(model=c.arch.name, flags=list(to_flags(c.engine)), replicas=c.replicas, refused=c.refused, output_tokens_per_second=c.throughput, differs=effect(plan.choice,c))

@@ -20,8 +20,8 @@ from .units import GiB, round_up
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ALLOW', 'PARAMS', 'SEQS', 'Family', 'layouts_of', 'families', 'margin', 'shares', 'thinned', 'graph_choices', 'space',
-           'request_bytes', 'peak', 'Table', 'reach', 'table']
+__all__ = ['ALLOW', 'PARAMS', 'SEQS', 'WHY', 'SOUND', 'SHORT', 'NARROW', 'REFUSED', 'Family', 'layouts_of', 'families', 'margin',
+           'shares', 'thinned', 'graph_choices', 'space', 'request_bytes', 'peak', 'Table', 'reach', 'table']
 
 # %% ../nbs/435_screen.ipynb #c016
 ALLOW = ('layout','kv_cache_dtype','quantized','eager')
@@ -163,6 +163,9 @@ def peak(
     return best
 
 # %% ../nbs/435_screen.ipynb #dab400f6
+WHY = ('sound', 'the cache would not hold one request of full length', 'a step would have fewer tokens than requests', 'refused by vLLM when worked out in full')
+SOUND,SHORT,NARROW,REFUSED = range(4)  # `WHY` by number: a table has a hundred thousand rows
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     "Every configuration of a family, one array element each"
@@ -170,7 +173,7 @@ class Table:
     space:dict         # flag -> values
     index:np.ndarray   # [4, n] which value of each flag
     room:np.ndarray    # requests of the workload's length that the cache holds
-    why:np.ndarray     # 0 sound, 1 no room for one request of full length, 2 fewer tokens than requests in a step
+    why:np.ndarray     # what speaks against it, as a number of `WHY`
     state:Steady       # what it would do
 
     def __len__(self): return self.index.shape[1]
@@ -182,6 +185,17 @@ class Table:
         chosen = {flag:values[j] for (flag,values),j in zip(self.space.items(), self.index[:,i])}
         graphs = chosen.pop('graphs')
         return replace(self.family.engine, **{k:v for k,v in chosen.items() if v is not None}, **graphs)
+
+    @property
+    def sound(self)->np.ndarray: # [n] of bool
+        "Which may be served"
+        return self.why==SOUND
+
+    def reason(self,
+        i:int, # which
+    )->str:
+        "What speaks against one configuration"
+        return WHY[self.why[i]]
 
     @property
     def changes(self)->np.ndarray: # [n]
@@ -219,7 +233,7 @@ def table(
     share = np.array([u or e.gpu_memory_utilization for u in sp['gpu_memory_utilization']])
     u,s,t,g = index
     kv = np.full(len(u), float(e.kv_cache_memory_bytes)) if e.kv_cache_memory_bytes else device.memory*share[u]-other(s,t,g)
-    why = np.where(kv<m.plan.needed_bytes, 1, np.where(budget[t]<seqs[s], 2, 0))
+    why = np.where(kv<m.plan.needed_bytes, SHORT, np.where(budget[t]<seqs[s], NARROW, SOUND))
     room = np.maximum(kv,0)/each
     at = steady if limits is None else lambda *x: peak(*x, limits)
     parts = [at(curve(a, device, x, d, speed=speed), d, seqs[s[g==k]], budget[t[g==k]], np.maximum(room[g==k],1e-3)) for k,x in enumerate(engines)]

@@ -7,9 +7,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from .answers import Answer, command, head, judged, refused
-from .asking import Ask, Subject, cards, limits, servers, measured, subject, workload
+from .asking import Ask, Subject, allowed, card, limits, servers, measured, subject, under_rules, workload
 from .page import Notes, Page, console
-from .report import cache, describe, ledger, memory_data, notes, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed
+from .report import cache, describe, ledger, memory_data, notes, plain, plan_blocks, plan_data, plan_notes, prediction_data, speed, within
 
 # %% auto #0
 __all__ = ['planned', 'plan', 'nothing_fits', 'memory', 'predict', 'check']
@@ -18,9 +18,8 @@ __all__ = ['planned', 'plan', 'nothing_fits', 'memory', 'predict', 'check']
 def planned(a:Ask, s:Subject, w): # `Plan`
     "The search that the options describe"
     from vllm_tuner.optimizer import search
-    allow,e,gpus = tuple(x.strip() for text in a.opt.allow for x in text.split(',') if x.strip()),s.engine,cards(a)[0]
-    if (gpus or 1)>1 and e.world_size*e.data_parallel_size==1 and not e.enable_expert_parallel and 'layout' not in allow: allow += ('layout',)
-    p = search(s.arch, s.device, w, e, s.params, a.opt.objective, limits(a), gpus, allow, speed=measured(a,s))
+    gpus,allow = allowed(a, s.engine)
+    p = search(s.arch, s.device, w, s.engine, s.params, a.opt.objective, limits(a), gpus, allow, speed=measured(a,s))
     return replace(p, model=s.name) if p.arch==s.arch else p
 
 # %% ../nbs/656_server_commands.ipynb #3702d5b4
@@ -32,16 +31,18 @@ def plan(a:Ask)->Answer:
     p = planned(a, s, w)
     if p.engine is None: return nothing_fits(a, s, p)
     found = judged(replace(s,arch=p.arch,engine=p.engine), p.memory)
-    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120), more=s.more)), f'{describe(w)}; vLLM {a.version}')
+    page = Page(replace(s,engine=p.engine,name=p.model).title, plan_blocks(p, found, serve(p, wrap=min(console().width,120), more=s.more)), f'{describe(w)}{within(p.slo,w)}; vLLM {a.version}')
     return Answer(page, {**head(s,a), 'model':p.model, **plan_data(p, found, serve(p, more=s.more))}, int(not p.met or refused(found)))
 
 # %% ../nbs/656_server_commands.ipynb #c94234de
 def nothing_fits(a:Ask, s:Subject, p)->Answer:
-    "Nothing fits: what is short, and what would help"
-    base,more,said = memory(a),plan_notes(p),p.baseline.refused
-    data = {**base.data, 'fits':False, 'met':False, 'reason':said, 'rejected':[str(r) for r in p.rejected], 'offers':list(p.offers), 'changes':[dict(text=c.text, fix=plain(c.fix)) for c in p.changes]}
-    parts = tuple(b for b in base.page.blocks if not isinstance(b,Notes))
-    return Answer(replace(base.page, blocks=(*parts, Notes('Why', (('error',said,''),)), replace(more,title='What would make it fit')), note=f'does not fit; vLLM {a.version}'), data, 1)
+    "Nothing fits: what is short, in the layout that comes closest, and what would help"
+    b,more = p.baseline,plan_notes(p)
+    near = replace(s, arch=b.arch, engine=b.engine)
+    title = near.title + (f' in each of {b.replicas} servers' if b.replicas>1 else '')
+    data = dict(**head(near,a), fits=False, met=False, memory=b.memory and memory_data(b.memory), reason=b.refused, rejected=[str(r) for r in p.rejected], offers=list(p.offers), changes=[dict(text=c.text, fix=plain(c.fix)) for c in p.changes])
+    parts = (ledger(b.memory),cache(b.memory)) if b.memory else ()
+    return Answer(Page(title, (*parts, Notes('Why', (('error',b.refused,''),)), replace(more,title='What would make it fit')), f'does not fit; vLLM {a.version}'), data, 1)
 
 # %% ../nbs/656_server_commands.ipynb #5947b90c
 @command('MODEL --gpu GPU [flags of vllm serve]', 'vllm-tuner memory Qwen/Qwen3-32B --gpu H100 -tp 2 --max-model-len 16384', 'card')
@@ -68,27 +69,31 @@ def predict(a:Ask)->Answer:
     return Answer(Page(s.title, speed(p), f'{describe(w)}; vLLM {a.version}'), dict(**head(s,a), workload=describe(w), prediction=prediction_data(p)), int(p.saturated or any('were refused' in n for n in p.notes)))
 
 # %% ../nbs/656_server_commands.ipynb #c010
-@command('MODEL [flags] | FILE | - | -- vllm serve ...', 'vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768', 'card')
+@command('MODEL [flags] | FILE [MODEL] | - | -- vllm serve ...', 'vllm-tuner check --gpu H100 -- vllm serve Qwen/Qwen3-8B --max-model-len 32768', 'card')
 def check(a:Ask)->Answer:
     "what vLLM would say about a command line, a YAML, compose or Kubernetes file, and the remedy"
-    parts = [_checked(a,c) for c in servers(a)]
-    if len(parts)==1: return parts[0]
-    blocks = tuple(replace(b, title=f'{p.page.title}: {p.page.note}') for p in parts for b in p.page.blocks)
-    return Answer(Page(f'{len(parts)} servers', blocks), [p.data for p in parts], max(p.code for p in parts))
+    cmds = servers(a)
+    if len(cmds)==1: return _checked(a, cmds[0])
+    card(a)
+    parts = [_checked(a, c, True) for c in cmds]
+    blocks = tuple(replace(b, title=f'{c.name}: '*bool(c.name)+f'{p.page.title}; {p.page.note}') for c,p in zip(cmds,parts) for b in p.page.blocks)
+    return Answer(Page(f'{len(parts)} servers', blocks), [dict(server=c.name, **p.data) for c,p in zip(cmds,parts)], max(p.code for p in parts))
 
 # %% ../nbs/656_server_commands.ipynb #25ee332a
-def _checked(a:Ask, cmd)->Answer:
-    "One server"
+def _checked(a:Ask, cmd, among:bool=False)->Answer:
+    "One server, alone or among others"
     from vllm_tuner.findings import Finding
-    if not cmd.model: raise ValueError('the configuration names no model; write it in front of the flags, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
+    from vllm_tuner.validation import crowded
+    a = under_rules(a, cmd.version)
+    if not cmd.model and not among: raise ValueError('the configuration names no model; write it in front of the flags, or behind the file, such as `vllm-tuner check Qwen/Qwen3-8B --gpu H100`')
     bad = [Finding('error','command-line',p) for p in cmd.problems]
     wrong = _nonsense(a, cmd)
     if wrong: return _unreadable(a, cmd, bad+[Finding('error','command-line',wrong)])
     try: s = subject(a, cmd)
     except ValueError as ex:
-        if not bad: raise
-        return _unreadable(a, cmd, bad+[Finding('error','model',str(ex))])
-    own = judged(s)
+        if not bad and not among: raise ValueError(str(ex).rstrip('.') + (f'; or name the model behind the file: `vllm-tuner check {a.words[0]} ORG/MODEL`' if len(a.words)==1 and a.words[0]!=cmd.model else '')) from None
+        return _unreadable(a, cmd, bad+[Finding('error','model',str(ex))], 'vLLM refuses to start' if bad else 'not judged')
+    own = [*crowded(cmd,s.engine), *judged(s)]
     found = [f for f in bad if not any(f.what in o.what or o.what in f.what for o in own)] + own
     said = 'vLLM refuses to start' if refused(found) else 'vLLM starts'
     block = notes(found,'Findings') if found else Notes('Findings', (('','nothing to complain about',''),))
@@ -101,6 +106,6 @@ def _nonsense(a:Ask, cmd)->str:
     except ValueError as ex: return str(ex)
     return ''
 
-def _unreadable(a:Ask, cmd, bad)->Answer:
-    "A server whose flags have values that vLLM's parser rejects"
-    return Answer(Page(cmd.model, (notes(bad,'Findings'),), f'vLLM {a.version}: vLLM refuses to start'), dict(model=cmd.model, vllm_version=a.version, valid=False, findings=plain(bad)), 1)
+def _unreadable(a:Ask, cmd, bad, said='vLLM refuses to start')->Answer:
+    "A server whose flags have values that vLLM's parser rejects, or whose model is not known"
+    return Answer(Page(cmd.model or 'no model', (notes(bad,'Findings'),), f'vLLM {a.version}: {said}'), dict(model=cmd.model, vllm_version=a.version, valid=False, findings=plain(bad)), 1)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 from .candidates import ROOM, Candidate, Question
 from .goals import bound, figure
+from .screen import REFUSED
 from .steady_state import lengths
 
 # %% auto #0
@@ -43,7 +44,7 @@ class Shortlist:
     def best(self)->tuple:
         "What scores are relative to"
         rows = [(t, r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency')) for k,(t,r) in enumerate(zip(self.tables,self.rows))]
-        ok = [(t,x,l,t.why==0) for t,x,l in rows if (t.why==0).any()]
+        ok = [(t,x,l,t.sound) for t,x,l in rows if t.sound.any()]
         return (max(x[g].max() for t,x,l,g in ok), min(l[g].min() for t,x,l,g in ok), max(_batch(t)[g].max() for t,x,l,g in ok), max(x[g].max()/t.family.gpus for t,x,l,g in ok)) if ok else (1.,)*4
 
     def queue(self, t)->np.ndarray: # 0 where every request is served
@@ -62,7 +63,7 @@ class Shortlist:
         t,r = self.tables[k],self.rows[k]
         v = self.q.score(r['throughput']*self.ratio(k,'throughput'), r['latency']*self.ratio(k,'latency'), t.state.coverage, _batch(t), t.family.gpus, best) - 1e-4*t.changes
         over = self.over(k)
-        return np.where(t.why!=0, -np.inf, np.where(over<=1e-9, v, np.where(self.over(k,BARE)<=1e-9, v+2*LIKELY, -10-over)))
+        return np.where(~t.sound, -np.inf, np.where(over<=1e-9, v, np.where(self.over(k,BARE)<=1e-9, v+2*LIKELY, -10-over)))
 
 # %% ../nbs/442_shortlist.ipynb #c015
 def achieved(
@@ -74,7 +75,7 @@ def achieved(
 def _learn(pool:Shortlist, k:int, i:int, c:Candidate):
     "Keep a simulation and its ratios"
     pool.seen[k,i] = c
-    if not c.prediction: pool.tables[k].why[i] = 3; return
+    if not c.prediction: pool.tables[k].why[i] = REFUSED; return
     r,figs = pool.rows[k],{'throughput':achieved(c), 'latency':c.prediction.e2e_ms.mean/1e3, **{n:bound(c.prediction,n,pool.q.slo.confidence) for n,_ in pool.q.slo.limits}, **{n+BARE:figure(c.prediction,n) for n,_ in pool.q.slo.limits}}
     for n,v in figs.items():
         if 0<v<math.inf and 0<(x:=r[n.removesuffix(BARE)][i])<math.inf: pool.ratios[k].setdefault(n,[]).append(v/x)

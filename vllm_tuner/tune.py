@@ -255,12 +255,15 @@ def tune(
     extra=(),                  # further words for the server
     heartbeat:int=60,          # as `open_study` takes it
     speed:Speed=PUBLIC,        # coefficients to start from, see `fit_performance`
+    gpus:int|None=None,        # GPUs of the server, `None` for those that the engine names
+    allow:tuple[str,...]=(),   # of `ALLOW`: what may change besides
 )->Tuned:
     "Take the best candidates to a real server, learn from each, rank again"
+    if 'quantized' in allow: raise ValueError('a study measures one checkpoint; name the quantised one in place of allowing it')
     folder,q = Path(folder),Question(arch, device, workload, engine, slo_of(slo,workload), objective, speed=speed)
     folder.mkdir(parents=True, exist_ok=True)
-    plan = search(arch, device, workload, engine, objective=objective, slo=q.slo, explain=False, speed=speed)
-    asked = [engine] if url else candidates or list(dict.fromkeys([*(c.engine for c in plan.candidates), engine, *_neighbours(plan.engine)]))
+    plan = search(arch, device, workload, engine, objective=objective, slo=q.slo, gpus=gpus, allow=allow, explain=False, speed=speed)
+    asked = [engine] if url else candidates or list(dict.fromkeys([*(c.engine for c in plan.candidates if c.replicas==1), engine, *_neighbours(plan.engine)]))
     worked = [candidate(arch, device, e, workload, q.slo, speed=speed) for e in asked]
     cs = [c for c in worked if c.prediction]
     no = [Trial(c.engine,'impossible',{},reason=c.refused) for c in worked if not c.prediction]

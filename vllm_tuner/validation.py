@@ -14,9 +14,10 @@ from .flags import Command
 from .intake import read_config
 from .memory_rules import free_rules, graph_rules, knowledge_rules, memory_rules
 from .models import arch as find_arch
+from .versions import release
 
 # %% auto #0
-__all__ = ['STAGES', 'TRIALS', 'drafts', 'refusal', 'check', 'Checked', 'validate']
+__all__ = ['STAGES', 'TRIALS', 'drafts', 'refusal', 'check', 'Checked', 'crowded', 'validate']
 
 # %% ../nbs/425_validation.ipynb #c037
 STAGES = {  # rules by the stage in which vLLM applies them, in its order
@@ -108,32 +109,36 @@ def _try(f, code:str, *a, **kw):
     try: return f(*a, **kw), None
     except ValueError as ex: return None, Finding('error', code, str(ex))
 
-def _world(cmd:Command, e:Engine)->tuple[Finding,...]:
+def crowded(
+    cmd:Command, # as read
+    e:Engine,    # its flags
+)->tuple[Finding,...]: # none where ranks may go to other machines
     "More ranks than the surroundings give GPUs"
-    n = e.world_size*e.data_parallel_size
-    if not cmd.gpus or n<=cmd.gpus: return ()
-    said = (f'World size ({n}) is larger than the number of available GPUs ({cmd.gpus}) in this node. If this is intentional and you are using:\n- ray, set \'--distributed-executor-backend ray\'.\n'
-            "- multiprocessing, set '--nnodes' appropriately.")
-    return (Finding('error','world-size', said, Fix({'tensor_parallel_size':cmd.gpus} if e.pipeline_parallel_size*e.data_parallel_size==1 else {}), f'the file asks for {cmd.gpus} GPUs'),)
+    n,v = e.world_size*e.data_parallel_size,release(e.vllm_version)
+    apart = e.distributed_executor_backend not in (None,'mp') or any(w.partition('=')[0] in ('--nnodes','--data-parallel-size-local','--data-parallel-address','--data-parallel-backend') for w in cmd.other)
+    if not cmd.gpus or n<=cmd.gpus or apart or v<(0,11): return ()   # until 0.10 the ranks that find no GPU go to Ray
+    more = ("in this node. If this is intentional and you are using:\n- ray, set '--distributed-executor-backend ray'.\n- multiprocessing, set '--nnodes' appropriately." if v>=(0,12) else '')
+    said = f'World size ({n}) is larger than the number of available GPUs ({cmd.gpus}) {more}' if more else f'Tensor parallel size ({n}) cannot be larger than the number of available GPUs ({cmd.gpus}).'
+    return (Finding('error','world-size', said, Fix({'tensor_parallel_size':cmd.gpus} if e.pipeline_parallel_size*e.data_parallel_size==1 else {}), f'the file asks for {cmd.gpus} GPU'+'s'*(cmd.gpus>1)),)
 
 # %% ../nbs/425_validation.ipynb #x103
 def validate(
     source,               # a command line, words, YAML, a compose file, a manifest, a path to one, a mapping
     device,               # card by name, or `Device`
-    version:str='0.33.0', # vLLM's
+    version:str|None=None,# vLLM's, `None` for what an image says, else the newest
     usage:str='serve',    # 'serve' or 'llm'
     model:str|None=None,  # model, where the source names none
 )->tuple[Checked,...]:    # one per server found
     "Check every vLLM server that a file or a command line describes"
-    return tuple(_validate(c, find_device(device), version, usage, model) for c in read_config(source, version))
+    return tuple(_validate(c, find_device(device), usage, model) for c in read_config(source, version))
 
-def _validate(cmd:Command, device, version, usage, model)->Checked:
+def _validate(cmd:Command, device, usage, model)->Checked:
     "One server"
     out = [Finding('error','command-line',p) for p in cmd.problems]
     name = cmd.model or model
     a,bad = _try(find_arch,'model',name) if name else (None,Finding('error','model','no model is named', Fix(), 'write it behind `vllm serve`, or give it as `model`'))
-    e,worse = _try(cmd.engine,'value',vllm_version=version,usage=usage)
+    e,worse = _try(cmd.engine,'value',usage=usage)
     out += [f for f in (bad,worse) if f]
-    if e is not None: out += _world(cmd,e)
+    if e is not None: out += crowded(cmd,e)
     if a is not None and e is not None: out += check(a,device,e)
     return Checked(cmd, tuple(_worst_first(out)), e, a)
