@@ -11,12 +11,12 @@ from .findings import Case, DEFAULTS, Draft, attentions, ffns, heads, kv_heads, 
 from .flags import _facts, first_release, flag_kind, lacks, serves, settings
 from .layers import Mamba, MLA, MoE
 from .model_kernels import attentions as _inside
-from .versions import NEWEST, release
+from .versions import NEWEST, at, release
 
 # %% auto #0
 __all__ = ['dtype_rules', 'by_release', 'method', 'quantization_rules', 'longest', 'context_rules', 'architecture_rules',
            'cache_rules', 'state_rules', 'parallel_rules', 'scheduler_rules', 'lora_rules', 'flag_rules',
-           'speculation_rules', 'layout_rules']
+           'speculation_rules', 'ahead_rules', 'layout_rules']
 
 # %% ../nbs/410_config_rules.ipynb #c016
 _DTYPES = ('auto','half','float16','bfloat16','float','float32')
@@ -196,6 +196,20 @@ def speculation_rules(c:Case):
     elif c.e.max_num_batched_tokens<=s.num_speculative_tokens:
         yield Draft('error','no-draft-slots', f'VllmConfig does not have enough slots to schedule a token and support the speculative decoding settings. Got max_num_batched_tokens={c.e.max_num_batched_tokens} and num_lookahead_tokens={s.num_speculative_tokens}.', ({'max_num_batched_tokens':None},*none))
     if s.method=='mtp' and not c.arch.draft and s.model is None: yield Draft('error','no-mtp-layers', "Unsupported speculative method: 'mtp'", none, 'the checkpoint has no multi-token-prediction layers, so there is nothing to draft with')
+
+# %% ../nbs/410_config_rules.ipynb #t-ahead-code
+_STAGED = (((0,10,0),'Async scheduling is not supported with pipeline-parallel-size > 1.'), ((0,11,0),'Async scheduling is not yet compatible with pipeline_parallel_size > 1.'), ((0,15,0),None))  # engine/arg_utils.py, then config/vllm.py
+_AHEAD = (((0,10,0),((), 'Currently, speculative decoding is not supported with async scheduling.')),   # the drafters that it combines with, and what it says of others
+          ((0,11,0),(('eagle','eagle3','mtp'), 'Currently, async scheduling is only supported with EAGLE/MTP kind of speculative decoding')),
+          ((0,16,0),(('eagle','eagle3','mtp','draft_model'), 'Currently, async scheduling is only supported with EAGLE/MTP/Draft Model kind of speculative decoding.')),
+          ((0,20,0),(('eagle','eagle3','mtp','draft_model','ngram_gpu'), 'Currently, async scheduling is only supported with EAGLE/MTP/Draft Model/NGram GPU kind of speculative decoding')), ((0,23,0),None))
+
+def ahead_rules(c:Case):
+    "Planning ahead, where it was asked for, goes with stages and drafter"
+    a,v = c.asked,c.asked.vllm_version
+    if not a.async_scheduling or c.version<(0,10): return
+    if a.pipeline_parallel_size>1 and (said:=at(_STAGED,v)): yield Draft('error','async-stages', said, ({'async_scheduling':None},{'pipeline_parallel_size':1,'tensor_parallel_size':c.tp*a.pipeline_parallel_size}))
+    if a.speculative_config is not None and (known:=at(_AHEAD,v)) and a.speculative_config.method not in known[0]: yield Draft('error','async-drafter', known[1], ({'async_scheduling':None},{'speculative_config':None}))
 
 # %% ../nbs/410_config_rules.ipynb #c025
 def layout_rules(c:Case):
