@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass, replace
 from .build_rules import alignment_rules, backend_rules, division_rules, stage_rules
-from .config_rules import architecture_rules, cache_rules, context_rules, dtype_rules, flag_rules, layout_rules, lora_rules, parallel_rules, quantization_rules, scheduler_rules, speculation_rules, state_rules
+from .config_rules import ahead_rules, architecture_rules, cache_rules, context_rules, dtype_rules, flag_rules, layout_rules, lora_rules, parallel_rules, quantization_rules, scheduler_rules, speculation_rules, state_rules
 from .devices import device as find_device
 from .engine import Engine
 from .findings import Case, Draft, Finding, Fix
@@ -21,7 +21,7 @@ __all__ = ['STAGES', 'TRIALS', 'drafts', 'refusal', 'check', 'Checked', 'crowded
 
 # %% ../nbs/425_validation.ipynb #c037
 STAGES = {  # rules by the stage in which vLLM applies them, in its order
-    'config':(dtype_rules, quantization_rules, context_rules, architecture_rules, cache_rules, state_rules, parallel_rules, scheduler_rules, lora_rules, flag_rules, speculation_rules, layout_rules),
+    'config':(dtype_rules, quantization_rules, context_rules, architecture_rules, cache_rules, state_rules, parallel_rules, scheduler_rules, lora_rules, flag_rules, speculation_rules, ahead_rules, layout_rules),
     'build':(division_rules, stage_rules, backend_rules, alignment_rules),
     'memory':(free_rules, memory_rules),
     'advice':(knowledge_rules, graph_rules),
