@@ -18,7 +18,8 @@ from .validation import refusal
 from .workloads import WorkloadProfile
 
 # %% auto #0
-__all__ = ['ROOM', 'Candidate', 'share', 'load_free', 'start', 'candidate', 'heaviest', 'Question', 'under', 'work', 'score']
+__all__ = ['ROOM', 'Candidate', 'share', 'load_free', 'start', 'candidate', 'highest', 'heaviest', 'Question', 'under', 'work',
+           'score']
 
 # %% ../nbs/440_candidates.ipynb #c005
 ROOM = 1.5  # times the requests that are in flight: what may be in flight beyond is room that nobody fills
@@ -132,6 +133,23 @@ def candidate(
     return Candidate(arch, engine, replicas, m, p, '', broken(replace(s, min_context=max(s.min_context,longest)), p, n, m.plan.max_model_len, replicas, workload.requests_per_second), n, arriving=stream, keeps=keeps(s, p, replicas))
 
 # %% ../nbs/440_candidates.ipynb #c010
+def highest(
+    holds,       # rung -> whether it holds
+    rung:int,    # to begin with
+    leap:int,    # rungs to the next; then four times as many from leap to leap
+    longest:int, # leap
+    lowest:float,# where to give up
+)->int|None:     # `None` where none holds
+    "The highest rung of a ladder that holds, if all below it do"
+    low = high = None
+    while None in (low,high) or high-low>1:
+        low,high = (rung,high) if holds(rung) else (low,rung)
+        if low is None and rung<lowest: return None
+        if None in (low,high): rung,leap = rung+(leap if high is None else -leap),min(4*leap,longest)
+        else: rung = (low+high)//2
+    return low
+
+# %% ../nbs/440_candidates.ipynb #c111
 def heaviest(
     arch,                      # `ModelArch`
     device,                    # `Device`
@@ -140,22 +158,21 @@ def heaviest(
     slo:SLO,                   # what must hold
     params=PARAMS,             # corrections
     replicas:int=1,            # independent servers
-    steps:int=6,               # halvings once the load is bracketed
+    steps:int=6,               # halvings between a load and four times as much
     speed:Speed=PUBLIC,        # coefficients
+    near:float|None=None,      # requests per second that a similar server carries
 )->Candidate:                  # at the heaviest load that was found to hold
     "The heaviest Poisson load within the limits"
-    at = lambda r: replace(candidate(arch, device, engine, replace(workload, requests_per_second=r, max_concurrency=None, num_requests=None, trace=None), slo, params, replicas, speed), goodput=r)
-    r = workload.requests_per_second or .5*replicas
-    c,low,high = at(r),None,None
-    if not c.prediction: return replace(c, goodput=0.)
-    while low is None or high is None:
-        low,high = (c,high) if c.sound else (low,r)
-        if low is None and r<1e-3: return replace(c, goodput=0.)
-        if low is None or high is None: r = r/4 if low is None else r*4; c = at(r)
-    for _ in range(steps):
-        c = at((low.goodput*high)**.5)
-        low,high = (c,high) if c.sound else (low,c.goodput)
-    return low
+    first,fine,worked = workload.requests_per_second or .5*replicas,2**steps,{}
+    rung_of = lambda rate: fine*math.log(rate/first,4)
+    def holds(rung):
+        rate = first*4**(rung/fine)
+        worked[rung] = replace(candidate(arch, device, engine, replace(workload, requests_per_second=rate, max_concurrency=None, num_requests=None, trace=None), slo, params, replicas, speed), goodput=rate)
+        return worked[rung].sound
+    said,m = start(arch, device, engine, params)
+    if said: return Candidate(arch, engine, replicas, m, None, said, goodput=0.)
+    top = highest(holds, round(rung_of(near)) if near else 0, 1 if near else fine, fine, rung_of(1e-3))
+    return worked[top] if top is not None else replace(worked.popitem()[1], goodput=0.)
 
 # %% ../nbs/440_candidates.ipynb #q002
 @dataclass(frozen=True, slots=True)
@@ -198,10 +215,11 @@ def under(q:Question,
 def work(q:Question,
     x,             # `Family` or `Candidate`: its model and its number of replicas
     engine:Engine, # flags
+    near:float|None=None, # a load that similar flags carry, where the heaviest is asked for; `None` for what `x` does
 )->Candidate:
     "One configuration in full, by what is asked"
-    answer = heaviest if q.for_goodput else candidate
-    return answer(x.arch, q.device, engine, q.workload, q.slo, q.params, x.replicas, speed=q.speed)
+    if q.for_goodput: return heaviest(x.arch, q.device, engine, q.workload, q.slo, q.params, x.replicas, speed=q.speed, near=near or getattr(x,'goodput',None))
+    return candidate(x.arch, q.device, engine, q.workload, q.slo, q.params, x.replicas, q.speed)
 
 def score(q:Question,
     *figures, # throughput, latency, coverage, batch, GPUs and the best of them, as `goals.scores` takes them
