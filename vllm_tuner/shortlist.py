@@ -36,6 +36,11 @@ class Shortlist:
         self.seen = {}                      # (table, row) -> `Candidate`
         self.rows = [{'throughput':t.state.rate*self.out*t.family.servers, 'latency':t.state.ttft+self.out*t.state.tpot, **{k:_SCREENED[k.partition('.')[0]](t.state,self.out)*1e3 for k,_ in q.slo.limits}} for t in tables]
 
+    @property
+    def carried(self)->float|None: # requests per second
+        "The load that the latest simulated configuration carries, where the heaviest is asked for"
+        return next((c.goodput for c in reversed(self.seen.values()) if c.goodput), None)
+
     def ratio(self, k:int, name:str)->float:
         "Simulated over screened, from the latest simulations of this family, else of all"
         own = self.ratios[k].get(name) or [r for d in self.ratios for r in d.get(name,[])]
@@ -98,7 +103,7 @@ def simulate_best(
         i = int(np.argmax(vals[k]))
         if vals[k][i]==-np.inf: break
         if not new and len(pool.seen)>=(3 if known>LIKELY else 6) and vals[k][i]<known+gain: break
-        _learn(pool, k, i, pool.q.work(pool.tables[k].family, pool.tables[k].engine(i)))
+        _learn(pool, k, i, pool.q.work(pool.tables[k].family, pool.tables[k].engine(i), pool.carried))
     return list(pool.seen.values())
 
 def _untried(pool:Shortlist, vals)->list[int]: # numbers of tables
