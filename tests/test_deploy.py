@@ -31,11 +31,18 @@ COMPOSE = obj(('services',), services={'type': 'object', 'additionalProperties':
 # ray serve's config file: applications, each imported from a path with arguments
 RAY = obj(('applications',), http_options=obj((), host=STR, port=INT), applications={'type': 'array', 'items': obj(('import_path', 'name'), name=STR, route_prefix={'type': 'string', 'pattern': '^/'}, import_path={'type': 'string', 'pattern': r'^[\w.]+:\w+$'},
     args=obj(('llm_configs',), llm_configs={'type': 'array', 'items': obj(('model_loading_config', 'engine_kwargs'), engine_kwargs={'type': 'object', 'propertyNames': {'pattern': '^[a-z0-9_]+$'}})}))})
-# production-stack: servingEngineSpec.modelSpec
-STACK = obj(('servingEngineSpec',), servingEngineSpec=obj(('modelSpec',), modelSpec={'type': 'array', 'items': obj(('name', 'repository', 'tag', 'modelURL', 'replicaCount', 'requestCPU', 'requestMemory', 'requestGPU'), replicaCount=INT, requestGPU=INT, vllmConfig=obj((), extraArgs={'type': 'array', 'items': STR}))}))
+# production-stack helm/values.schema.json: servingEngineSpec.modelSpec
+STACK = obj(('servingEngineSpec',), servingEngineSpec=obj(('modelSpec',), modelSpec={'type': 'array', 'items': obj(('name', 'repository', 'tag', 'modelURL', 'replicaCount', 'requestCPU', 'requestMemory', 'requestGPU'), name=STR, repository=STR, tag=STR, modelURL=STR, replicaCount=INT, requestCPU=INT, requestMemory=STR, requestGPU=INT, requestGPUType=STR, shmSize=STR, env={'type': 'array'},
+    vllmConfig=obj(('enablePrefixCaching',), enablePrefixCaching={'type': 'boolean'}, tensorParallelSize=INT, extraArgs={'type': 'array', 'items': STR}))}))
+# llm-d-modelservice values.schema.json and templates/_helpers.tpl: no key beside these is read, and a stage is no key of parallelism
+LLMD = {**obj(('modelArtifacts', 'decode'), multinode={'type': 'boolean'}, accelerator={**obj((), type={'enum': ['nvidia', 'amd']}), 'additionalProperties': False}, prefill=obj((), create={'type': 'boolean'}),
+    modelArtifacts={**obj(('name', 'uri'), name=STR, uri=STR, size=STR, labels={**obj((), **{'llm-d.ai/inferenceServing': STR, 'llm-d.ai/model': STR}), 'additionalProperties': False}), 'additionalProperties': False},
+    routing={**obj((), servicePort=INT, proxy=obj(('enabled',), enabled={'const': False})), 'additionalProperties': False},
+    decode=obj(('containers',), create={'type': 'boolean'}, replicas=INT, volumes={'type': 'array'}, parallelism={**obj((), tensor=INT, data=INT, dataLocal=INT, workers=INT), 'additionalProperties': False},
+               containers={'type': 'array', 'items': obj(('image', 'modelCommand'), image=STR, modelCommand={'enum': ['vllmServe', 'imageDefault', 'custom']}, args={'type': 'array', 'items': STR}, env={'type': 'array'}, ports={'type': 'array'})})), 'additionalProperties': False}
 
 
-@pytest.mark.parametrize('text,schema', [(leader_worker_set(BIG), LWS), (kserve(D), KSERVE), (compose(D), COMPOSE), (ray_serve(D), RAY), (production_stack(D), STACK)], ids=['lws', 'kserve', 'compose', 'ray', 'production-stack'])
+@pytest.mark.parametrize('text,schema', [(leader_worker_set(BIG), LWS), (kserve(D), KSERVE), (compose(D), COMPOSE), (ray_serve(D), RAY), (production_stack(D), STACK), (llm_d(D), LLMD)], ids=['lws', 'kserve', 'compose', 'ray', 'production-stack', 'llm-d'])
 def test_keeps_the_schema(text, schema): jsonschema.validate(next(yaml.safe_load_all(text)), schema)
 
 
@@ -51,6 +58,24 @@ def test_ray_by_its_own_schema():
     "Where Ray Serve is installed"
     schema = pytest.importorskip('ray.serve.schema')
     schema.ServeDeploySchema.model_validate(yaml.safe_load(ray_serve(D))) if hasattr(schema.ServeDeploySchema, 'model_validate') else schema.ServeDeploySchema.parse_obj(yaml.safe_load(ray_serve(D)))
+
+
+@pytest.mark.parametrize('gpu,vendor', [('H100-SXM', 'NVIDIA'), ('B200', 'NVIDIA'), ('A10G', 'NVIDIA'), ('RTX-4090', 'NVIDIA'), ('MI300X', 'AMD')])
+def test_ray_by_the_model_of_its_configuration(gpu, vendor):
+    "Where Ray Serve LLM is installed: its own pydantic model, accelerator names included"
+    llm = pytest.importorskip('ray.serve.llm', exc_type=ImportError)
+    for c in yaml.safe_load(ray_serve(replace(D, gpu=gpu, vendor=vendor)))['applications'][0]['args']['llm_configs']: llm.LLMConfig.model_validate(c)
+
+
+def test_what_a_chart_would_change():
+    "Prefix caching stays as it was modelled, stages stay stages, and several cards get shared memory"
+    off = production_stack(replace(D, engine=replace(D.engine, enable_prefix_caching=False)))
+    assert [yaml.safe_load(t)['servingEngineSpec']['modelSpec'][0]['vllmConfig']['enablePrefixCaching'] for t in (production_stack(D), off)]==[True, False]
+    values = yaml.safe_load(llm_d(replace(D, engine=replace(D.engine, pipeline_parallel_size=2))))
+    args = values['decode']['containers'][0]['args']
+    assert args[args.index('--pipeline-parallel-size')+1]=='2' and values['decode']['parallelism']['tensor']==2
+    assert {'mountPath': '/dev/shm', 'name': 'shm'} in values['decode']['containers'][0]['volumeMounts']
+    with pytest.raises(ValueError, match='leader_worker_set'): llm_d(BIG)
 
 
 def shape(x):

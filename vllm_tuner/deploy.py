@@ -10,7 +10,7 @@ from .candidates import heaviest
 from .units import ceil_div
 from .versions import release
 from .engine import Engine
-from .flags import flag_kind, serve_words, settings, to_env, to_flags
+from .flags import flag_kind, serve_words, settings, to_env
 from .goals import HEADROOM
 
 # %% auto #0
@@ -177,14 +177,19 @@ def _args(ws)->list[str]:
     "Words as Kubernetes arguments: `$(NAME)` stays text"
     return [w.replace('$(','$$(') for w in ws]
 
+def _resource(d:Deployment)->str: return 'amd.com/gpu' if d.vendor=='AMD' else 'nvidia.com/gpu'
+
+def _env(d:Deployment, keep=lambda v: v.replace('$(','$$('))->list[dict]:
+    "Environment of a container: a token for models behind a licence, if the cluster has one, and vLLM's variables"
+    return [{'name':'HF_TOKEN','valueFrom':{'secretKeyRef':{'name':'huggingface','key':'token','optional':True}}}, *({'name':k,'value':keep(v)} for k,v in to_env(d.engine).items())]
+
 def _container(d:Deployment, name:str='vllm', gpus:int|None=None, more=(), serve:bool=True)->dict:
     "The container that runs vLLM"
     probe = {'httpGet':{'path':'/health','port':d.port}}
     probes = {'startupProbe':{**probe,'periodSeconds':10,'failureThreshold':max(30,ceil_div(round(d.startup_s*3),10))}, 'readinessProbe':{**probe,'periodSeconds':5,'timeoutSeconds':5,'failureThreshold':3},
               'livenessProbe':{**probe,'periodSeconds':10,'timeoutSeconds':5,'failureThreshold':6}} if serve else {}
-    env = [{'name':'HF_TOKEN','valueFrom':{'secretKeyRef':{'name':'huggingface','key':'token','optional':True}}}, *({'name':k,'value':v.replace('$(','$$(')} for k,v in to_env(d.engine).items())]
-    n = {('amd.com/gpu' if d.vendor=='AMD' else 'nvidia.com/gpu'):str(gpus or d.gpus)}
-    return {'name':name,'image':d.container,'command':['vllm','serve'],'args':_args(words(d,port=serve)[2:])+list(more),'env':env,**({'ports':[{'name':'http','containerPort':d.port}]} if serve else {}),
+    n = {_resource(d):str(gpus or d.gpus)}
+    return {'name':name,'image':d.container,'command':['vllm','serve'],'args':_args(words(d,port=serve)[2:])+list(more),'env':_env(d),**({'ports':[{'name':'http','containerPort':d.port}]} if serve else {}),
             'resources':{'limits':n,'requests':n},**probes,'volumeMounts':[{'name':'shm','mountPath':'/dev/shm'},{'name':'cache','mountPath':'/root/.cache/huggingface'}]}
 
 def _pod(container:dict)->dict:
@@ -248,7 +253,7 @@ def kserve(
     spec = {'predictor':{'minReplicas':d.replicas,'maxReplicas':d.max_replicas or 2*d.replicas,'scaleMetric':'concurrency','scaleTarget':d.concurrency,**pod}}
     return dump({'apiVersion':'serving.kserve.io/v1beta1','kind':'InferenceService','metadata':{'name':d.name},'spec':spec}, notes=d.notes)
 
-_RAY = (('H100','H100'),('H200','H200'),('A100','A100'),('L40S','L40S'),('L4','L4'),('A10','A10G'),('T4','T4'),('V100','V100'),('MI300','AMD-Instinct-MI300X-OAM'))
+_RAY = (*((k,k) for k in ('H100','H200','H20','A100','L40S','L4','T4','V100','B200','B300','GB200','GB300','RTX-PRO-6000')), ('A10','A10G'), ('MI300X','AMD-Instinct-MI300X-OAM'), ('MI300A','AMD-Instinct-MI300A'))  # ray 2.60 util/accelerators/accelerators.py
 
 def ray_serve(
     plan,   # a `Plan` or `Deployment`
@@ -271,25 +276,30 @@ def production_stack(
 )->str:     # Helm values
     "Values for the chart of vllm-project/production-stack"
     d = deployment(plan, **more)
+    if d.nodes>1: raise ValueError(f'{d.gpus} GPUs span {d.nodes} machines of {d.gpus_per_node}; use leader_worker_set')
     image,_,tag = d.container.rpartition(':')
+    e = d.engine
+    own = {'enablePrefixCaching':e.enable_prefix_caching is not False, **({'tensorParallelSize':e.tensor_parallel_size} if e.world_size*e.data_parallel_size>1 else {})}   # a chart that is not told turns the first off; the second brings shared memory
     spec = {'name':d.name[5:] or 'model','repository':image,'tag':tag,'modelURL':d.model,'replicaCount':d.replicas,'requestCPU':8,'requestMemory':'64Gi','requestGPU':d.gpus,
-            'requestGPUType':'amd.com/gpu' if d.vendor=='AMD' else 'nvidia.com/gpu','shmSize':'16Gi','vllmConfig':{'extraArgs':list(to_flags(d.engine))},'env':[{'name':k,'value':v} for k,v in to_env(d.engine).items()]}
+            'requestGPUType':_resource(d),'shmSize':'16Gi','vllmConfig':{**own,'extraArgs':words(d)[3:]},'env':_env(d)}
     return dump({'servingEngineSpec':{'containerPort':d.port,'modelSpec':[spec]}}, notes=('helm install vllm vllm/vllm-stack -f this-file.yaml', *d.notes))
 
+# %% ../nbs/555_deploy.ipynb #ld02
 def llm_d(
     plan,   # a `Plan` or `Deployment`
     **more, # fields of `Deployment` to set
 )->str:     # Helm values
     "Values for llm-d's modelservice chart, one pool without disaggregation"
     d = deployment(plan, **more)
+    if d.nodes>1: raise ValueError(f'{d.gpus} GPUs span {d.nodes} machines of {d.gpus_per_node}, and the chart gives leader and workers the same arguments; use leader_worker_set')
     e = d.engine
-    own = {'tensor_parallel_size':1,'pipeline_parallel_size':1,'data_parallel_size':1}
-    args = list(to_flags(replace(e, **own)))
-    par = {'tensor':e.tensor_parallel_size,'pipeline':e.pipeline_parallel_size,'data':e.data_parallel_size}
-    n = {('amd.com/gpu' if d.vendor=='AMD' else 'nvidia.com/gpu'):str(d.gpus//d.nodes)}
-    box = {'name':'vllm','image':d.container,'modelCommand':'vllmServe','args':args,'env':[{'name':k,'value':v} for k,v in to_env(e).items()],'ports':[{'containerPort':d.port}],'resources':{'limits':n,'requests':n},'mountModelVolume':True}
-    return dump({'multinode':d.nodes>1,'modelArtifacts':{'name':d.model,'uri':f'hf://{d.model}','size':'500Gi'},'accelerator':{'type':'amd' if d.vendor=='AMD' else 'nvidia'},'routing':{'servicePort':d.port},
-                 'decode':{'create':True,'replicas':d.replicas,'parallelism':{k:v for k,v in par.items() if k!='pipeline' or v>1},'containers':[box]},'prefill':{'create':False}}, notes=d.notes)
+    args = words(replace(d, engine=replace(e, tensor_parallel_size=1, data_parallel_size=1)))[3:]
+    par = {'tensor':e.tensor_parallel_size, 'data':e.data_parallel_size, 'dataLocal':e.data_parallel_size, 'workers':1}
+    n,plain = {_resource(d):str(d.gpus)},lambda v: v.replace('{{','{{ "{{" }}')
+    box = {'name':'vllm','image':d.container,'modelCommand':'vllmServe','args':args,'env':_env(d,plain),'ports':[{'containerPort':d.port}],'resources':{'limits':n,'requests':n},'mountModelVolume':True,'volumeMounts':[{'name':'shm','mountPath':'/dev/shm'}]}
+    return dump({'multinode':False,'modelArtifacts':{'name':d.model,'uri':f'hf://{plain(d.model)}','size':'500Gi','labels':{'llm-d.ai/inferenceServing':'true','llm-d.ai/model':d.name}},'accelerator':{'type':'amd' if d.vendor=='AMD' else 'nvidia'},
+                 'routing':{'servicePort':d.port,'proxy':{'enabled':False}},
+                 'decode':{'create':True,'replicas':d.replicas,'parallelism':par,'containers':[box],'volumes':[{'name':'shm','emptyDir':{'medium':'Memory','sizeLimit':'16Gi'}}]},'prefill':{'create':False}}, notes=d.notes)
 
 # %% ../nbs/555_deploy.ipynb #c037
 TARGETS = {'command':serve, 'config':config_yaml, 'compose':compose, 'kubernetes':kubernetes, 'lws':leader_worker_set, 'kserve':kserve, 'ray':ray_serve, 'production-stack':production_stack, 'llm-d':llm_d}

@@ -118,7 +118,9 @@ def _stack(d:dict, version):
     "Values of vllm-project/production-stack"
     for spec in ((d.get('servingEngineSpec') or {}).get('modelSpec') or ()):
         v,rules = spec.get('vllmConfig') or {},_rules(version, f"{spec.get('repository','vllm')}:{spec.get('tag','')}")
-        yield _join(v.get('extraArgs'), {flag:v[k] for k,flag in _STACK.items() if k in v}, spec.get('modelURL'), spec.get('name',''), rules, int(spec.get('requestGPU') or 0))
+        said = {flag:v[k] for k,flag in _STACK.items() if k in v}
+        if 'vllmConfig' in spec: said.setdefault('enable-prefix-caching', False)   # the chart writes --no-enable-prefix-caching where nothing is said
+        yield _join(v.get('extraArgs'), said, spec.get('modelURL'), spec.get('name',''), rules, int(spec.get('requestGPU') or 0))
 
 def _ray(d:dict, version):
     "A Ray Serve config"
