@@ -52,7 +52,7 @@ class Played:
     @cached_property
     def makeups(self)->set: # (decodes, prompt tokens, batches in the pipeline)
         "What steps were made of"
-        return set(zip(*(self.steps[k].tolist() for k in ('decodes','prefill','batches'))))
+        return set(zip(*(self.steps[k].astype(int).tolist() for k in ('decodes','prefill','batches'))))
 
     @property
     def bytes(self)->int:
@@ -73,7 +73,8 @@ def _same_pace(a, b, makeups):
     x,y = a.batching,b.batching
     if x==y: return a==b
     if replace(a, batching=replace(x, sizes=y.sizes, graphs=y.graphs, launch=y.launch))!=b: return False
-    return all(replace(x,stages=k).batch(n,0,p)==replace(y,stages=k).batch(n,0,p) for n,p,k in makeups)
+    own,other = ([replace(b,stages=k+1) for k in range(b.stages)] for b in (x,y))
+    return all(own[k-1].batch(n,0,p)==other[k-1].batch(n,0,p) for n,p,k in makeups)
 
 def serves(
     run:Played, # was played

@@ -12,7 +12,8 @@ from queue import Queue
 from .sweep_rows import COLUMNS, load_sweep, point_id, points, row
 
 # %% auto #0
-__all__ = ['journal_of', 'read_journal', 'finish', 'read_rows', 'worker', 'local_rows', 'ray_rows', 'Swept', 'sweep']
+__all__ = ['journal_of', 'read_journal', 'finish', 'read_rows', 'handed_out', 'worker', 'local_rows', 'ray_rows', 'Swept',
+           'sweep']
 
 # %% ../nbs/475_sweep.ipynb #c013
 def journal_of(
@@ -76,11 +77,23 @@ def read_rows(
         return
     with open(out,newline='',encoding='utf-8') as f: yield from csv.DictReader(f)
 
+# %% ../nbs/475_sweep.ipynb #h001
+def handed_out(
+    todo:list,   # points
+    workers:int, # who take them
+)->Iterator[list]:
+    "Neighbours, long rows first"
+    at = 0
+    while at<len(todo):
+        n = -(-(len(todo)-at)//(2*workers))
+        yield todo[at:at+n]; at += n
+
 # %% ../nbs/475_sweep.ipynb #c016
 def worker()->None:
-    "Read points, write rows, until the input ends"
+    "Read points, many to a line, and write results, one to a line, until the input ends"
     try:
-        for line in sys.stdin: print(json.dumps(row(json.loads(line))), flush=True)
+        for line in sys.stdin:
+            for p in json.loads(line): print(json.dumps(row(p)), flush=True)
     except BrokenPipeError: os._exit(0)  # the parent is gone, nobody reads
 
 def _start()->subprocess.Popen:
@@ -90,15 +103,14 @@ def _start()->subprocess.Popen:
 
 # %% ../nbs/475_sweep.ipynb #99a5ca11
 def _drive(proc, todo, rows):
-    "Feed one worker, two points ahead, and pass its rows on"
+    "Feed one worker and pass its results on"
     try:
-        ahead = 0
-        while True:
-            while ahead<2 and (p:=next(todo,None)) is not None: proc.stdin.write(json.dumps(p, default=str)+'\n'); proc.stdin.flush(); ahead += 1
-            if not ahead: break
-            line = proc.stdout.readline()
-            if not line: raise RuntimeError('a worker ended; what it had in hand is missing, start the sweep again to go on')
-            rows.put(json.loads(line)); ahead -= 1
+        while (ps:=next(todo,None)) is not None:
+            proc.stdin.write(json.dumps(ps, default=str)+'\n'); proc.stdin.flush()
+            for _ in ps:
+                line = proc.stdout.readline()
+                if not line: raise RuntimeError('a worker ended; what it had in hand is missing, start the sweep again to go on')
+                rows.put(line)
     except BaseException as ex: rows.put(ex)
     finally: rows.put(None)
 
@@ -111,11 +123,11 @@ class _Shared:
 
 # %% ../nbs/475_sweep.ipynb #e023a7e5
 def local_rows(
-    todo,         # points
+    todo:list,    # points
     workers:int,  # processes
-)->Iterator[dict]:
+)->Iterator[str]: # JSON lines
     "Rows as they come from local processes"
-    todo,rows,procs = _Shared(todo),Queue(),[_start() for _ in range(workers)]
+    todo,rows,procs = _Shared(handed_out(todo,workers)),Queue(),[_start() for _ in range(workers)]
     try:
         for p in procs: threading.Thread(target=_drive, args=(p,todo,rows), daemon=True).start()
         left = workers
@@ -134,13 +146,13 @@ def ray_rows(
     todo,         # points
     address:str,  # of a Ray cluster, such as 'auto' or 'ray://host:10001'
     chunk:int=16, # points of one task
-)->Iterator[dict]:
+)->Iterator[str]: # JSON lines
     "Rows as they come from a Ray cluster"
     try: import ray
     except ImportError as ex: raise ValueError("a sweep on Ray needs the package ray: pip install 'vllm-config-tuner[ray]'") from ex
     mine = not ray.is_initialized()
     if mine: ray.init(address=address, log_to_driver=False)
-    task = ray.remote(num_cpus=1)(lambda ps: [row(p) for p in ps])
+    task = ray.remote(num_cpus=1)(lambda ps: [json.dumps(row(p))+'\n' for p in ps])
     it,flying = iter(todo),[]
     try:
         while True:
@@ -183,14 +195,14 @@ def sweep(
     if Path(out).exists() and not journal_of(out).exists():
         if all(point_id(p) in had for p in todo): return Swept(str(out), len(had), 0, len(had))
         _reopen(out)
-    missing = [p for p in todo if point_id(p) not in had]
+    missing = [p for p in todo if point_id(p) not in had] if had else todo
     n = min(workers or os.cpu_count() or 1, max(1,len(missing)))
     rows = ray_rows(missing, ray) if ray else local_rows(missing, n)
     bar,count = _bar(len(todo), len(todo)-len(missing), sys.stderr.isatty() if progress is None else progress),0
     try:
         with open(journal_of(out),'a',encoding='utf-8') as f:
-            for r in rows:
-                f.write(json.dumps(r)+'\n'); f.flush(); count += 1
+            for line in rows:
+                f.write(line); f.flush(); count += 1
                 if bar: bar.advance(bar.task_ids[0])
     finally:
         if bar: bar.stop()
