@@ -14,8 +14,8 @@ from .flags import to_flags
 from .page import Bars, Code, Notes, Table
 
 # %% auto #0
-__all__ = ['plain', 'as_json', 'number', 'between', 'ledger', 'cache', 'memory_data', 'rates', 'times', 'notes', 'speed',
-           'prediction_data', 'describe', 'within', 'reasons', 'kept', 'versus', 'plan_notes', 'plan_blocks',
+__all__ = ['plain', 'as_json', 'number', 'between', 'ledger', 'cache', 'memory_data', 'rates', 'times', 'speed',
+           'prediction_data', 'describe', 'within', 'notes', 'reasons', 'kept', 'versus', 'plan_notes', 'plan_blocks',
            'plan_data']
 
 # %% ../nbs/630_report.ipynb #c005
@@ -69,6 +69,7 @@ def ledger(
     n,e = m.engine.world_size,m.engine
     return Bars('Memory of each GPU' if n>1 else 'Memory of the GPU', tuple(rows), m.total, f'budget {gib(m.requested):.2f} of {gib(m.total):.2f} GiB ({e.gpu_memory_utilization:.0%}); the ranges hold in {level:.0%} of start-ups')
 
+# %% ../nbs/630_report.ipynb #f41821de
 def cache(
     m,        # `Memory`
 )->Table|None:
@@ -79,6 +80,7 @@ def cache(
     rows = (('tokens',f'{p.kv_tokens:,}'), ('blocks',f'{p.num_blocks:,} of {p.block_size} tokens'), ('concurrency',f'{p.max_concurrency:.2f} requests of {m.engine.max_model_len:,} tokens at once'))
     return Table('KV cache', ('',)*2, rows, align='ll')
 
+# %% ../nbs/630_report.ipynb #f1bb1a55
 def memory_data(
     m, # `Memory`
 )->dict:
@@ -107,14 +109,6 @@ def times(
     rows = [(name, *(number(getattr(getattr(p,f),s)) for s in ('mean','p50','p90','p99')), between(p.interval(f,level))) for name,f in _TIMES]
     return Table('Latency', ('','mean','p50','p90','p99',f'mean, {level:.0%} of cases'), tuple(rows), 'milliseconds', 'lrrrrl')
 
-def notes(
-    findings,              # list of `Finding`
-    title:str='Watch out', # heading
-)->Notes:
-    "Findings with what cures them"
-    row = lambda f: (f.level, f.what + (f' ({f.hint})' if f.hint else ''), str(f.fix) if f.fix else '')
-    return Notes(title, tuple(map(row, findings)))
-
 # %% ../nbs/630_report.ipynb #c013
 def speed(
     p, # `Prediction`
@@ -125,6 +119,7 @@ def speed(
     if p.saturated and not any(late in n for n in p.notes): said += (('warning','requests arrive faster than they can be served: the queue grows without end',''),)
     return rates(p), times(p), Notes('', said)
 
+# %% ../nbs/630_report.ipynb #fe79687c
 def prediction_data(
     p, # `Prediction`
 )->dict:
@@ -134,6 +129,7 @@ def prediction_data(
     late = {k:dict(**plain(getattr(p,k)), interval=span(k)) for k in ('ttft_ms','tpot_ms','itl_ms','e2e_ms')}
     return {**flat, **late, **{k:getattr(p,k) for k in ('concurrency','kv_use','preemptions','graph_coverage','saturated')}, 'notes':list(p.notes)}
 
+# %% ../nbs/630_report.ipynb #8835a1c0
 def describe(
     w, # `WorkloadProfile`
 )->str:
@@ -149,6 +145,15 @@ def within(
     own = lambda k,v: " (the workload's own; --slo tpot=N sets another)" if k=='tpot_ms' and v==w.latency_budget_ms else ''
     return ''.join(f', {k} at most {number(v)}{own(k,v)}' for k,v in slo.limits)
 
+# %% ../nbs/630_report.ipynb #9675a824
+def notes(
+    findings,              # list of `Finding`
+    title:str='Watch out', # heading
+)->Notes:
+    "Findings with what cures them"
+    row = lambda f: (f.level, f.what + (f' ({f.hint})' if f.hint else ''), str(f.fix) if f.fix else '')
+    return Notes(title, tuple(map(row, findings)))
+
 # %% ../nbs/630_report.ipynb #c015
 def _flag(plan, y)->str: return ' '.join(to_flags(replace(Engine(vllm_version=plan.engine.vllm_version), **{y.flag:y.value}))) or f"--{y.flag.replace('_','-')} {y.value}"
 
@@ -161,12 +166,14 @@ def reasons(
     rows = tuple((_flag(plan,y), _said(y)) for y in plan.why if y.value!=y.default)
     return Table('What to set', ('',)*2, rows or (('nothing',"no flag that was tried buys a hundredth over vLLM's defaults"),), align='cl')
 
+# %% ../nbs/630_report.ipynb #4fb6f38c
 def kept(
     plan, # `Plan`
 )->Table:
     "Flags that were tried and stay as vLLM sets them"
     return Table('What to leave', ('',)*2, tuple((_flag(plan,y), _said(y)) for y in plan.why if y.value==y.default), 'tried, and left at its default', 'cl')
 
+# %% ../nbs/630_report.ipynb #3b95a243
 _COMPARED = (('first token p90, ms','ttft_ms','p90'), ('next token, ms','tpot_ms','mean'), ('whole answer, ms','e2e_ms','mean'))
 
 def versus(
@@ -180,6 +187,7 @@ def versus(
     rows += [(name, number(getattr(getattr(q,f),s)), number(getattr(getattr(p,f),s))) for name,f,s in _COMPARED]
     return Table('Against the flags as given', ('','as given','planned'), (*rows, ('tokens in the cache', f'{b.memory.plan.kv_tokens:,}', f'{plan.memory.plan.kv_tokens:,}')), align='lrr')
 
+# %% ../nbs/630_report.ipynb #643fc938
 def plan_notes(
     plan,    # `Plan`
     found=(),# findings about the choice
