@@ -8,8 +8,13 @@ from dataclasses import replace
 from .backends import BACKENDS, Need, accepts, candidates, fa_version
 from .findings import Case, Draft, attentions, ffns, heads, kv_heads, tps
 from .flags import lacks
+from .config_rules import method
 from .layers import Attention, CrossAttention, Dense, LinearAttention, Mamba, MLA, MoE
 from .model_kernels import need
+from .matrices import has, layer, split
+from .packed import Layout, Matrix
+from .quant import online
+from .stages import layout_of
 from .units import round_up
 from .versions import at
 
@@ -118,25 +123,83 @@ def _no_backend(c:Case, m, n:Need, reasons:dict)->Draft:
                  'with a FlashInfer that has this path installed, --attention-backend FLASHINFER serves it' if any("'flashinfer'" in r[0] for r in reasons.values()) else '')
 
 # %% ../nbs/415_build_rules.ipynb #c032
-def _rows(c:Case)->dict: # bytes-free shapes: what -> columns that one rank holds
-    "Inner widths that row-parallel layers split"
-    out = {('mlp',f.intermediate):f.intermediate//c.tp for f in ffns(c.arch,Dense)}
-    out |= {('o_proj',m.heads*(m.v_head_dim if isinstance(m,MLA) else m.v_dim)):m.heads*(m.v_head_dim if isinstance(m,MLA) else m.v_dim)//c.tp for m in attentions(c.arch) if not isinstance(m,CrossAttention)}
-    return out
+def _stored(c:Case)->list[tuple]: # (name, `Matrix`, `Layout` or None, widths of the matrices fused in it)
+    "The matrices of one rank, those of layers that are alike once"
+    s,q = split(c.arch,c.device,c.asked), online(c.asked.quantization, c.arch.quant)
+    first = {}
+    for i,k in enumerate(c.arch.layer_kinds): first.setdefault(k,i)
+    return [(f'model.layers.{i}.{m.names[0]}', m, layout_of(q,m,i), _widths(m,c.arch.groups[k].mixer,c.tp)) for k,i in first.items() for m in layer(c.arch.groups[k],s) if m.names]
+
+def _widths(m:Matrix, mixer, tp:int)->list[int]: # rows
+    "Rows of the matrices fused into one: queries, keys and values differ, all others are equal"
+    if not (m.names[0].endswith('qkv_proj') and isinstance(mixer,Attention) and m.parts==3): return [m.out//m.parts]*m.parts
+    kv = max(1,mixer.kv_heads//tp)
+    return [m.out-kv*(mixer.head_dim+mixer.v_dim), kv*mixer.head_dim, kv*mixer.v_dim]
 
 # %% ../nbs/415_build_rules.ipynb #6d26fe64
+_WHOLE = ('_a_proj','wqa_wkv','wkv','indexer','mixer.','kv_a_proj_with_mqa')  # copied to every rank, or fused of unequal parts
+
+def _blocks(c:Case, m:Matrix, l:Layout, widths:list)->str:
+    "`validate_fp8_block_shape` (`utils/fp8_utils.py`): whole blocks of columns where ranks share them, of rows in each matrix; since 0.14 fused ones of an `fp8` checkpoint may end anywhere"
+    tp,fused = c.tp,len(widths)>1
+    if any(x in m.names[0] for x in _WHOLE): return ''
+    if m.row and tp>1 and m.in_%l.cols: return f'Weight input_size_per_partition = {m.in_} is not divisible by weight quantization block_k = {l.cols}.'
+    rows = [] if m.row or fused and method(c.arch)=='fp8' and c.version>=(0,14,0) else widths if tp>1 else widths[:-1]
+    bad = next((n for n in rows if n%l.rows), 0)
+    return bad and f'Weight output_partition_size = {bad} is not divisible by weight quantization block_n = {l.rows}.'
+
+def _words(m:Matrix, l:Layout, c:Case)->str:
+    "Packed integers: whole groups of columns, and for AWQ whole words of rows"
+    words,cut = 'The {} size is not aligned with the quantized weight shape. This can be caused by too large tensor parallel size.', l.cols and m.in_%l.cols
+    if l.form=='awq' or l.form=='gptq' and c.version<(0,12,0): return words.format('input') if cut else words.format('output') if l.form=='awq' and m.out%(32//int(l.bits)) else ''
+    if cut and l.cols<m.in_*(c.tp if m.row else 1): return f'Failed to find a kernel that can implement the WNA16 linear layer. Reasons: the group size {l.cols} does not divide the {m.in_} columns of one rank.'
+    return ''
+
+# %% ../nbs/415_build_rules.ipynb #5cd4749c
+def _misfit(c:Case, name:str, m:Matrix, l:Layout, widths:list)->str: # '' if it fits
+    "vLLM's sentence about a linear layer whose blocks or groups do not fit one rank"
+    q,v = c.arch.quant,c.version
+    by = 'online' if not q or q.online else q.method
+    if l.form=='fp8' and l.rows>1 and q and not q.online:
+        if by=='modelopt': return f'FP8_PB_WO requires in divisible by {l.cols}, got {m.in_}' if m.in_%l.cols else ''
+        return _blocks(c, m, l, widths)
+    if l.form in ('awq','gptq','packed'): return _words(m, l, c)
+    if l.form=='mxfp8' and m.in_%32: return f'MXFP8 requires input_size_per_partition ({m.in_}) to be divisible by 32.' if by=='online' else f'MXFP8 requires input size divisible by 32, got {m.in_}' if 'modelopt' in by and v>=(0,30,0) else ''
+    if l.form=='nvfp4' and 'modelopt' in by and m.in_%16: return 'Unsupported model when in features size is not multiple of 16'
+    if l.form in ('mxfp4','mxfp6') and by=='quark' and v>=(0,29,0) and m.in_%32:
+        return (f'OCP MX linear layer {name!r} has an input size per partition of {m.in_}, which must be divisible by the OCP MX group size 32. '
+                'Choose a compatible tensor-parallel size or avoid tensor-parallel sharding for this layer.')
+    return ''
+
+# %% ../nbs/415_build_rules.ipynb #0c399d1a
+def _experts_misfit(c:Case, l:Layout)->str: # '' if they fit
+    "vLLM's sentence about routed experts that their format cannot hold"
+    ranks = 1 if c.asked.enable_expert_parallel else c.tp*c.asked.data_parallel_size*c.asked.prefill_context_parallel_size
+    inner,by = [f.intermediate//ranks for f in ffns(c.arch,MoE)], method(c.arch)
+    bad = lambda n: next((i for i in inner if n>1 and i%n), 0)
+    if l.form=='fp8' and l.rows>1 and c.tp>1 and c.version<(0,32,0) and bad(l.rows): return f"The output_size of gate's and up's weight = {bad(l.rows)} is not divisible by weight quantization block_n = {l.rows}."
+    if by=='compressed-tensors' and l.form=='packed' and c.version>=(0,26,0):
+        if l.cols>1 and c.arch.hidden%l.cols: return f'CompressedTensors WNA16 MoE requires hidden_size ({c.arch.hidden}) to be divisible by group_size ({l.cols}).'
+        if bad(l.cols): return (f'CompressedTensors WNA16 MoE with static group scales requires the MoE intermediate size per tensor-parallel partition ({bad(l.cols)}) to be divisible by group_size ({l.cols}). '
+                                'Scale groups would otherwise cross TP shard boundaries; use a compatible TP size or enable expert parallelism.')
+    if by=='compressed-tensors' and l.form=='int8' and l.static: return 'Unsupported FusedMoe scheme'
+    if 'modelopt' in by and l.form=='mxfp8' and bad(32): return f'MXFP8 MoE requires intermediate_size_per_partition divisible by 32, got {bad(32)}.'
+    return ''
+
+# %% ../nbs/415_build_rules.ipynb #e916b8ed
+def _split_rule(c:Case, name:str, m:Matrix)->str:
+    "Compressed-tensors cannot quantise a part of the experts alone"
+    at = name.removeprefix('model.').removesuffix(m.names[0])
+    seen = {c.arch.quant.layout((at+n,),'experts') for n in m.names[1:]} if method(c.arch)=='compressed-tensors' else ()
+    return 'All MoE projections need to have same quantization scheme but found multiple' if len(seen)>1 else ''
+
 def alignment_rules(c:Case):
     "Quantised matrices keep whole blocks and groups on every rank"
-    q,tp = c.arch.quant,c.tp
-    if not q or tp==1 or heads(c.arch)%tp: return
-    l,x = q.linear,q.experts
-    if l and l.form=='fp8' and l.rows>1:
-        bad = next((f.intermediate//tp for f in ffns(c.arch,Dense) if f.intermediate%tp==0 and f.intermediate//tp%l.rows), 0)
-        if bad: yield Draft('error','block-alignment', f'Weight output_partition_size = {bad} is not divisible by weight quantization block_n = {l.rows}.', tps(c))
-    if l and l.form in ('awq','gptq','packed') and l.cols>1 and any(w%l.cols for w in _rows(c).values()):
-        said = 'The input size is not aligned with the quantized weight shape. This can be caused by too large tensor parallel size.' if l.form=='awq' or c.version<(0,12,0) else f'Failed to find a kernel that can implement the WNA16 linear layer. Reasons: the group size {l.cols} does not divide the {next(w for w in _rows(c).values() if w%l.cols)} columns of one rank.'
-        yield Draft('error','group-alignment', said, tps(c))
-    if x and x.form=='fp8' and x.rows>1 and c.version<(0,32,0) and not c.asked.enable_expert_parallel:
-        n = c.asked.data_parallel_size*tp
-        bad = next((f.intermediate//n for f in ffns(c.arch,MoE) if f.intermediate%n==0 and f.intermediate//n%x.rows), 0)
-        if bad: yield Draft('error','block-alignment', f"The output_size of gate's and up's weight = {bad} is not divisible by weight quantization block_n = {x.rows}.", ({'enable_expert_parallel':True},*tps(c)))
+    if heads(c.arch)%c.tp or any(division_rules(c)): return  # said already
+    seen = _stored(c) if online(c.asked.quantization, c.arch.quant) else []
+    said = next((t for n,m,l,w in seen if l and m.kind=='linear' and (t := _misfit(c,n,m,l,w))), '')
+    if said: yield Draft('error','block-alignment' if 'block_' in said else 'group-alignment', said, tps(c))
+    moe = next((t for n,m,l,_ in seen if m.kind=='experts' and (t := l and _experts_misfit(c,l) or _split_rule(c,n,m))), '')
+    if moe: yield Draft('error','experts-alignment' if 'block_n' not in moe else 'block-alignment', moe, ({'enable_expert_parallel':True},*tps(c)))
+    if method(c.arch)=='mxfp4' and has(c.arch,'runs on transformers') and c.version>=(0,33,0):
+        yield Draft('error','transformers-mxfp4','Transformers modeling backend does not support MXFP4 quantization yet.', (), 'take a checkpoint in another precision')

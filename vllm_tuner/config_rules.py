@@ -59,14 +59,13 @@ def quantization_rules(c:Case):
     known,asked,own = by_release(_facts()['quantization'], c.asked.vllm_version), c.asked.quantization, method(c.arch)
     if asked and asked not in known:
         yield Draft('error','unknown-quantization', f'Unknown quantization method: {asked[:60]}. Must be one of {list(known)}.', ({'quantization':None},)); return
-    if asked in _facts()['deprecated_quantization'] and c.version>=(0,17,0):
-        yield Draft('error','deprecated-quantization', f'The quantization method {asked} is deprecated and will be removed in future versions of vLLM. To bypass, set `--allow-deprecated-quantization`.', ({'quantization':None},))
+    if (asked or own) in _facts()['deprecated_quantization'] and c.version>=(0,17,0):
+        yield Draft('error','deprecated-quantization', f'The quantization method {asked or own} is deprecated and will be removed in future versions of vLLM. To bypass, set `--allow-deprecated-quantization`.', ({'quantization':None},))
     if asked and own and asked!=own and not any(asked in s and own in s for s in _SAME_METHOD):
         yield Draft('error','quantization-mismatch', f'Quantization method specified in the model config ({own}) does not match the quantization method specified in the `quantization` argument ({asked}).', ({'quantization':None},)); return
     if asked in _OWN_FILE and not own: yield Draft('error','quantization-config', f'Cannot find the config file for {asked}', ({'quantization':None},), 'the method describes a quantised checkpoint; this one is plain: take a release in that format, or quantise while loading with --quantization fp8'); return
     name = asked or own
-    bits = c.arch.quant.linear.bits if own=='gptq' and c.arch.quant.linear else 4
-    if bits not in (4,8) and c.version>=(0,22,0): yield Draft('error','gptq-bits', f'Unsupported quantization config: bits={bits}, sym=True', (), 'since 0.22 vLLM reads GPTQ with 4 or 8 bits; take such a release')  # auto_gptq.py: TYPE_MAP
+    yield from _integers(c, own)
     if not name or name not in known:
         if own and own not in known: yield Draft('error','unknown-quantization', f'Unknown quantization method: {own}. Must be one of {list(known)}.', (), f'vLLM {c.asked.vllm_version} cannot read this checkpoint; take one in another format')
         return
@@ -83,6 +82,17 @@ def _gates(c:Case, name:str, gate):
         yield Draft('error','quantization-capability', f'The quantization method {name} is not supported for the current GPU. Minimum capability: {least}. Current capability: {cap}.', ({'quantization':None},) if c.asked.quantization else (), 'take a checkpoint in another precision, or a newer GPU')
     if dtypes and c.e.dtype not in dtypes:
         yield Draft('error','quantization-dtype', f"torch.{c.e.dtype} is not supported for quantization method {name}. Supported dtypes: [{', '.join('torch.'+d for d in dtypes)}]", tuple({'dtype':d} for d in ('auto',*dtypes)))
+
+# %% ../nbs/410_config_rules.ipynb #755b8d19
+def _integers(c:Case, own:str):
+    "Bits, zero points and column orders of packed integers that this release still reads (`auto_gptq.py`, `gptq_utils.py`, `compressed_tensors.py`)"
+    q,l = c.arch.quant, c.arch.quant.linear if c.arch.quant else None
+    if own=='gptq' and l:
+        if l.order and c.version>=(0,30,0): yield Draft('error','activation-order', 'GPTQ group activation ordering (desc_act=True) is no longer supported. Use a checkpoint with static activation ordering or desc_act=False.', (), 'vLLM 0.29 serves it')
+        if (l.bits not in (4,8) or not l.centred) and c.version>=(0,22,0):
+            yield Draft('error','gptq-bits', f'Unsupported quantization config: bits={l.bits}, sym={l.centred}', (), 'since 0.22 vLLM reads symmetric GPTQ with 4 or 8 bits; take such a release')
+    if own=='compressed-tensors' and c.version>=(0,30,0) and any(x and x.order for x in (l,q.experts,*(x for *_,x in q.rules))):
+        yield Draft('error','activation-order', "Compressed-tensors group/dynamic activation ordering (actorder='group') is no longer supported. Use a checkpoint with static/weight activation ordering or without activation ordering.", (), 'vLLM 0.29 serves it')
 
 # %% ../nbs/410_config_rules.ipynb #c019
 def longest(c:Case)->int: # tokens
@@ -160,6 +170,8 @@ def scheduler_rules(c:Case):
     if c.e.enable_chunked_prefill is False and T<mml:
         yield Draft('error','tokens-below-context', f'max_num_batched_tokens ({T}) is smaller than max_model_len ({mml}). This effectively limits the maximum sequence length to max_num_batched_tokens and makes vLLM reject longer sequences. '
                     'Please increase max_num_batched_tokens or decrease max_model_len.', ({'enable_chunked_prefill':None},{'max_num_batched_tokens':mml},{'max_model_len':T}))
+    if c.asked.long_prefill_token_threshold>mml and c.version>=(0,27,0):
+        yield Draft('error','long-prefill', f'long_prefill_token_threshold ({c.asked.long_prefill_token_threshold}) cannot be greater than the max_model_len ({mml}).', ({'long_prefill_token_threshold':DEFAULTS['long_prefill_token_threshold']},))
     if T<S: yield Draft('error','tokens-below-requests', f'max_num_batched_tokens ({T}) must be greater than or equal to max_num_seqs ({S}).', ({'max_num_seqs':T},{'max_num_batched_tokens':S},{'max_num_seqs':None,'max_num_batched_tokens':None}))
     if T>S*mml: yield Draft('warning','tokens-never-reached', f'max_num_batched_tokens ({T}) exceeds max_num_seqs * max_model_len ({S*mml}). This may lead to unexpected behavior.', ({'max_num_batched_tokens':S*mml},))
     sizes,top = c.asked.cudagraph_capture_sizes, c.asked.max_cudagraph_capture_size

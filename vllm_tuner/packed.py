@@ -42,7 +42,8 @@ class Layout:
     scale:int=4       # bytes of one scale; 0 for the model's dtype
     zeros:int=0       # bits of one zero point, 0 for a symmetric format
     static:bool=False # a scale for the activations is stored too
-    order:bool=False  # columns are sorted by importance
+    order:bool=False  # groups of columns are sorted by importance
+    centred:bool=True # the checkpoint's zero points are all the middle of the range
     weight_only:bool=False  # the format keeps activations in 16 bits
 
     def scales(self,

@@ -118,7 +118,7 @@ def _awq(c):
 
 def _gptq(c):
     bits,group = _int(c,'bits',default=4), _int(c,'group_size',default=128)
-    l = Layout('gptq', bits, 1, max(0,group), 0, zeros=bits, order=bool(c.get('desc_act')) and group>0, weight_only=True)
+    l = Layout('gptq', bits, 1, max(0,group), 0, zeros=bits, order=bool(c.get('desc_act')) and group>0, centred=bool(c.get('sym',True)), weight_only=True)
     rules = []
     for pattern,over in _dict(c,'dynamic').items():
         own = replace(l, bits=_int(over,'bits',default=bits), zeros=_int(over,'bits',default=bits), cols=max(0,_int(over,'group_size',default=group))) if isinstance(over,dict) else l
@@ -162,7 +162,7 @@ def _ct_layout(g, form=''):
     if kind=='float' and bits==4: return Layout('nvfp4',4,1,16,1,static=bool(a)) if cols==16 or 'nvfp4' in form else Layout('mxfp4',4,1,32,1)
     if kind=='float': return Layout('mxfp8',8,1,32,1) if cols==32 else Layout('fp8',8,rows,cols,static=static,weight_only=not a)
     if a and bits==8 and 'pack' not in form: return Layout('int8',8,rows,0,static=static)
-    return Layout('packed',bits,1,cols,0,zeros=0 if w.get('symmetric',True) else bits,weight_only=True)
+    return Layout('packed',bits,1,cols,0,zeros=0 if w.get('symmetric',True) else bits,order=w.get('actorder') in ('group','dynamic'),weight_only=True)
 
 # %% ../nbs/105_quant.ipynb #8ccd75e7
 def _named(texts, layout=None): return tuple(('re',_safe(t[3:]),layout) if t.startswith('re:') else ('exact',t,layout) for t in texts)
