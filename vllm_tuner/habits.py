@@ -24,7 +24,7 @@ gemma: tied
 gemma2: tied 4 alt2
 gemma3 t5gemma2_decoder rnj1: tied 4 qk alt6
 gemma3n: tied 4 qk alt5
-gemma4 gemma4_unified diffusion_gemma: tied 4 qk alt6
+gemma4 gemma4_unified diffusion_gemma: tied 4 qk alt6 lastfull
 vaultgemma: tied 2
 glm chatglm: no_o
 glm4: no_o 4
@@ -56,7 +56,7 @@ nemotron: up ln
 orion: ln
 stablelm stablelm_epoch: ln
 cohere: tied 1
-embedding_gemma2: tied 4 qk alt6
+embedding_gemma2: tied 4 qk alt6 lastfull
 cosmos3_edge: up
 muse_glimmer muse_spark: 4 gate
 cohere2: tied 1 alt4

@@ -15,7 +15,7 @@ __all__ = ['IMAGES', 'FIRST', 'siglip']
 def _qwen_vl(c, H, top, kind=2):
     "Qwen2-VL, 2.5-VL and 3-VL: three generations of one encoder (`qwen2_vl.py`, `qwen2_5_vl.py`, `qwen3_vl.py`)"
     n,E,I,heads,p,_,ch = facts(c)
-    out = H if kind==2 and 'embed_dim' in c.config and not c.int('out_hidden_size') else c.int('out_hidden_size') or (c.int('hidden_size') if kind==2 and c.int('embed_dim') else H)
+    out = c.int('out_hidden_size') or (c.int('hidden_size') if kind==2 and c.int('embed_dim') else 0) or H
     if kind==2: I = int(E*(c.real('mlp_ratio') or 4))
     m,t = E*(c.int('spatial_merge_size') or 2)**2, c.int('temporal_patch_size') or 2
     rms = kind==2.5

@@ -4,7 +4,7 @@
 
 # %% ../nbs/200_matrices.ipynb #c002
 from __future__ import annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from .layers import Attention, CrossAttention, Dense, LinearAttention, Mamba, MLA, ModelArch, MoE
 from .packed import Matrix
 from .units import ceil_div, round_up
@@ -28,7 +28,11 @@ HABITS = {
     'norms over all heads are divided':'MiniMax',
     'windows rotate on their own':'Gemma3 ModernBert',                  # another base, though a config may be silent about it
     'runs on transformers':'EmbeddingGemma2 Arcee Cwm FlexOlmo GlmFor GPTBigCode GPTNeoX HunYuanDense HunYuanMoE Jais2 Kolibri Mellum Nanbeige OlmoFor Olmo2 Olmo3 PhiFor SeedOss SmolLM3 Starcoder2 VaultGemma SolarOpen Mistral4 Transformers',
-    'feed-forward is whole':'GPTBigCode',                     # transformers' plan divides its attention alone
+    'head is its own':'Deepseek Kimi GlmMoeDsa Glm4MoeF Glm4MoeLite Jamba MiniMaxM2 NemotronH Qwen3NextF Olmoe GptOss PhiMoE AXK1 LongcatFlash Afmoe Step3p5',  # the class does not ask `tie_word_embeddings`
+    'head is the embedding':'CohereF Cohere2F Lfm2 Zamba2',   # nor do these
+    'feed-forward is whole':'GPTBigCode',                     # no plan in transformers: what vLLM fuses is divided, its attention alone
+    'layers are whole':'Persimmon',                           # nor can vLLM fuse anything here
+    'positions on every stage, and their mask':'GPTBigCode',
     'positions are a vocabulary':'Bert Roberta XLMRoberta',   # and token types, padded to 64 and divided
     'embedding is whole':'Whisper',
     'vocabulary head':'BertForMaskedLM',                     # SPLADE's, whole on every rank
@@ -36,7 +40,7 @@ HABITS = {
     'deep features of images':'Qwen3VL Qwen3OmniMoe',         # of three of the encoder's layers, added to the first layers
     'fp32 rope':'GptOss', 'rope of the indexer':'DeepseekV32',
     'encoder sees videos, too':'Qwen Intern GlmOcr Glm4 Keye MiniCPMV Molmo2 Ovis2_5 LlavaOnevision MuseGlimmer Phi4MM HCXVision OpenPangu MiMoV2Omni NemotronH_Nano Gemma4',
-    'encoder in fp8, too':'Mistral3 Pixtral Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5',  # unless the checkpoint names modules inside it
+    'encoder is quantised, too':'Mistral3 Pixtral Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5',  # unless the checkpoint spares it
     'encoder may be copied':'Qwen2VL Qwen2_5_VL Qwen3VL Qwen3_5 Qwen3Omni Qwen4Exp Glm4v GlmOcr InternVL KimiK KimiVL MiniCPMV Llama4 OpenCUA Step3VL Step3p7 DotsOCR Eagle2_5 Isaac Cosmos3 CohereCompass MuseGlimmer MuseSpark',  # `supports_encoder_tp_data`
     'encoder is whole':'Gemma4 Gemma3n DiffusionGemma',                              # the Transformers library's own modules
     'inputs per layer are kept':'Gemma3nForCond Gemma4ForCond',  # for every token of a step, by the class that sees and hears
@@ -70,6 +74,7 @@ class Split:
     norms:int=1         # ranks that share norms over all heads
     vocab:int=0         # rows kept for words that adapters add, releases before 0.12
     dense:int=0         # ranks that share dense feed-forwards, 0 for `tp`
+    whole:bool=False    # layers are not divided at all
     reread:bool=False   # layers that read an earlier cache have keys and values all the same, releases before 0.30
 
 # %% ../nbs/200_matrices.ipynb #c080
@@ -96,7 +101,7 @@ def split(
     shared = 1 if ep and tp>1 and dp>1 and release(v)>=(0,11,0) and has(arch,'shared experts whole where sequences are spread') else tp
     router = 4 if has(arch,'fp32 router') else 0
     return Split(tp, wide if ep else 1, 1 if ep else wide, shared, engine.num_redundant_experts, arch.hidden, padding(arch,device,engine), router, 'linear' if has(arch,'router may be quantised') else 'plain',
-                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0, int(has(arch,'feed-forward is whole')), release(v)<(0,30,0))
+                 has(arch,'score correction'), tp if has(arch,'norms over all heads are divided') else 1, 256 if engine.enable_lora and release(v)<(0,12,0) else 0, int(has(arch,'feed-forward is whole')), has(arch,'layers are whole'), release(v)<(0,30,0))
 
 # %% ../nbs/200_matrices.ipynb #806b1535
 def _vector(n, size=0): return Matrix(n, 1, size=size)
@@ -274,6 +279,7 @@ def layer(
 )->list[Matrix]:
     "Everything in one layer of a group"
     if g.reused: return []
+    if s.whole: s = replace(s, tp=1)
     return [m for m in (*mixer(g.mixer,s), *feed_forward(g.ffn,s), _vector(g.norms*s.hidden*(2 if g.norm_bias else 1)+g.extra+g.divided//s.tp)) if m.out]
 
 # %% ../nbs/200_matrices.ipynb #91154927
@@ -285,16 +291,18 @@ def ends(
 )->list[Matrix]:
     "Embedding, final norms and head of a stage"
     rows,wide,norms = (round_up(arch.vocab,64)+s.vocab)//s.tp, arch.embed_dim or s.hidden, s.hidden*(2 if arch.norm_bias else 1)
+    tied = (arch.tied or has(arch,'head is the embedding')) and not has(arch,'head is its own')
     head,early = arch.head or has(arch,'pooler with a head'), first or has(arch,'embedding on every stage')
     table = Matrix(arch.vocab if has(arch,'embedding is whole') else rows, wide, ('embed_tokens',), kind='embedding')  # Whisper's is a plain one, whole on every rank
     bert = has(arch,'positions are a vocabulary')
+    each = first or has(arch,'positions on every stage, and their mask')
     positions = (round_up(arch.positions,64)//s.tp + 64//s.tp-1 - arch.architecture.startswith('Bert') if bert else arch.positions)*s.hidden
-    out = [_vector(positions + arch.embed_norms*norms)] if early else []
+    out = [_vector(positions + arch.embed_norms*norms)] if early or each else []
     if early and (ple := dict(arch.custom)).get('ple_width'): out += [Matrix(round_up(ple['ple_vocab'],64)//s.tp, ple['ple_width'])]
-    if early or last and arch.tied and head: out += [table]
+    if early or last and tied and head: out += [table]
     if wide!=s.hidden and first: out += [Matrix(s.hidden,wide)]
     if last or has(arch,'final norm on every stage'): out += [_vector(arch.final_norms*norms)]
-    if head and not arch.tied and (last or has(arch,'head on every stage')): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
+    if head and not tied and (last or has(arch,'head on every stage')): out += [Matrix(rows,wide,('lm_head',),1,kind='head')]
     if arch.head_bias and (last or has(arch,'head on every stage')) and not has(arch,'runs on transformers'): out += [_vector(rows)]
     if last and has(arch,'vocabulary head'): out += [_vector(s.hidden*(s.hidden+3) + arch.vocab*(s.hidden+1))]
     return [m for m in out if m.out]

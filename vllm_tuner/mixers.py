@@ -262,12 +262,8 @@ def _windowed(c, h, L):
     return _words(L, lambda i: i>=(first or 0), local, full)
 
 # %% ../nbs/140_mixers.ipynb #e99feff9
-def layer_kinds(
-    c:Reader,     # the config
-    h:frozenset,  # habits of the family
-    L:int,        # layers
-)->list[str]:     # 'full_attention', 'sliding_attention', 'chunked_attention', 'linear_attention', 'mamba', 'conv', 'cross_attention', 'hybrid', 'mlp', 'moe'
-    "How each layer mixes tokens"
+def _kinds(c, h, L):
+    "What the config states, or the family's period"
     if c.seq('compress_ratios') or c.int('o_lora_rank') and c.int('o_groups'): return ['compressed']*L
     stated = _stated(c, L) or _indexed(c, L)
     period = c.seq('layer_period')  # what the family's class fills in
@@ -277,3 +273,12 @@ def layer_kinds(
     if stated and set(stated)<={'full_attention'} or not stated: return _windowed(c, h, L) if not stated or c.int('attention_chunk_size') else stated
     if 'sliding_attention' in stated and (not c.int('sliding_window') or not c.flag('use_sliding_window',True)): stated = ['full_attention' if k=='sliding_attention' else k for k in stated]
     return stated
+
+def layer_kinds(
+    c:Reader,     # the config
+    h:frozenset,  # habits of the family
+    L:int,        # layers
+)->list[str]:     # 'full_attention', 'sliding_attention', 'chunked_attention', 'linear_attention', 'mamba', 'conv', 'cross_attention', 'hybrid', 'mlp', 'moe'
+    "How each layer mixes tokens"
+    seen = _kinds(c, h, L)
+    return [*seen[:-1],'full_attention'] if 'lastfull' in h else seen

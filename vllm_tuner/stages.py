@@ -132,6 +132,7 @@ def trinkets(
     if name.startswith('FalconH1'): out += sum(m.out*b for g in groups for m in mamba(g.mixer,st.split)[:1])
     if name.startswith('Apertus'): out += 4*len(groups)
     if has(arch,'positions are a vocabulary'): out += 8*arch.positions
+    if has(arch,'positions on every stage, and their mask'): out += arch.positions**2
     return out
 
 def buffer_bytes(
@@ -171,13 +172,18 @@ def towers_of(
 # %% ../nbs/205_stages.ipynb #c084
 def _inside(text): return re.search(r'(vis|vit|audio|tower).*\.\d+\.', text) is not None
 
+def _each(st:Stage, wide:int)->float: # bytes
+    "A parameter of the encoder's layers, `wide` columns each: quantised like the rest where the class hands that on and no rule spares it; vLLM reads from AWQ and GPTQ files what they hold"
+    q = st.arch.quant
+    if not q or not has(st.arch,'encoder is quantised, too') or q.method not in ('fp8','compressed-tensors','quark') and not q.method.startswith('modelopt') or any(_inside(t) for _,t,_ in q.rules): return st.size
+    l = q.layout(('visual.blocks.99.attn.qkv','vision_tower.transformer.layers.99.attention.qkv_proj'))
+    return l.bits/8 + (l.rows>0)*(l.scale or st.size)/(l.rows*(l.cols or wide)) if l else st.size
+
 def tower_bytes(
     st:Stage, # the stage
     engine,   # `Engine`
 )->int:
     "Bytes of the encoders beside the language model"
     copied = engine.mm_encoder_tp_mode=='data' and has(st.arch,'encoder may be copied') and st.version>=(0,10,1)
-    q,tp = st.arch.quant, 1 if copied or has(st.arch,'encoder is whole') else st.split.tp
-    small = q is not None and q.method=='fp8' and q.linear is not None and has(st.arch,'encoder in fp8, too') and not any(_inside(t) for _,t,_ in q.rules)
-    each = {'tp':1+4/(q.linear.rows*q.linear.cols or 2**32) if small else st.size, 'all':st.size}  # bytes of a parameter
-    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int((n//tp if how=='tp' or how=='heads' and t.heads%tp==0 else n)*each.get(how,each['tp'])) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
+    tp = 1 if copied or has(st.arch,'encoder is whole') else st.split.tp
+    return sum(_tower_tables(st.arch.architecture,t,st.size) + sum(int((n//tp if how=='tp' or how=='heads' and t.heads%tp==0 else n)*(st.size if how=='all' else _each(st,t.hidden))) for how,n in t.detail or (('all',t.params),)) for t in towers_of(st,engine))
