@@ -136,7 +136,8 @@ def explore(
     tables = _screen(fams, q)
     if fams and not any(t.sound.any() for t in tables): tables = _screen(_shorter(fams, q), q)
     pool = Shortlist(tables, q)
-    base,found = q.work(Family(q.arch, q.asked, max(1, q.gpus//(q.asked.world_size*q.asked.data_parallel_size))), q.asked), simulate_best(pool, simulations)
+    base = q.work(Family(q.arch, q.asked, max(1, q.gpus//(q.asked.world_size*q.asked.data_parallel_size))), q.asked)
+    found = simulate_best(pool, simulations, near=base.goodput)
     if not any(c.prediction for c in (base,*found)): base = _least_short([base,*(q.work(f,f.engine) for f in fams)])
     return Explored(q, pool, base, found, no+worse)
 

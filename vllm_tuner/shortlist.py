@@ -90,6 +90,7 @@ def simulate_best(
     pool:Shortlist,   # screened families
     most:int=16,      # simulations at most
     gain:float=.004,  # promise below which the search ends
+    near:float|None=None, # a load that the flags as asked carry, where the heaviest is asked for
 )->list[Candidate]:
     "Simulate, correct, repeat until nothing promising is left"
     if not pool.tables: return []
@@ -103,7 +104,7 @@ def simulate_best(
         i = int(np.argmax(vals[k]))
         if vals[k][i]==-np.inf: break
         if not new and len(pool.seen)>=(3 if known>LIKELY else 6) and vals[k][i]<known+gain: break
-        _learn(pool, k, i, pool.q.work(pool.tables[k].family, pool.tables[k].engine(i), pool.carried))
+        _learn(pool, k, i, pool.q.work(pool.tables[k].family, pool.tables[k].engine(i), pool.carried or near))
     return list(pool.seen.values())
 
 def _untried(pool:Shortlist, vals)->list[int]: # numbers of tables
