@@ -197,7 +197,7 @@ def alignment_rules(c:Case):
     "Quantised matrices keep whole blocks and groups on every rank"
     if heads(c.arch)%c.tp or any(division_rules(c)): return  # said already
     seen = _stored(c) if online(c.asked.quantization, c.arch.quant) else []
-    said = next((t for n,m,l,w in seen if l and m.kind=='linear' and (t := _misfit(c,n,m,l,w))), '')
+    said = next((t for n,m,l,w in seen if l and m.kind=='linear' and 'shared_expert' not in n and (t := _misfit(c,n,m,l,w))), '')
     if said: yield Draft('error','block-alignment' if 'block_' in said else 'group-alignment', said, tps(c))
     moe = next((t for n,m,l,_ in seen if m.kind=='experts' and (t := l and _experts_misfit(c,l) or _split_rule(c,n,m))), '')
     if moe: yield Draft('error','experts-alignment' if 'block_n' not in moe else 'block-alignment', moe, ({'enable_expert_parallel':True},*tps(c)))

@@ -177,7 +177,7 @@ def _each(st:Stage, wide:int)->float: # bytes
     q = st.arch.quant
     if not q or not has(st.arch,'encoder is quantised, too') or q.method not in ('fp8','compressed-tensors','quark') and not q.method.startswith('modelopt') or any(_inside(t) for _,t,_ in q.rules): return st.size
     l = q.layout(('visual.blocks.99.attn.qkv','vision_tower.transformer.layers.99.attention.qkv_proj'))
-    return l.bits/8 + (l.rows>0)*(l.scale or st.size)/(l.rows*(l.cols or wide)) if l else st.size
+    return l.bits/8 + ((l.scale or st.size)/(l.rows*(l.cols or wide)) if l.rows else 0) if l else st.size
 
 def tower_bytes(
     st:Stage, # the stage
