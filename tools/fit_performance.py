@@ -17,8 +17,8 @@ single odd points from steering. Every source has an offset of its own (its clie
 takes up what all its points share: physics is learned from how points differ inside a source and from what sources agree on. A
 prediction never uses an offset.
 
-Both the fit and the fits without a source go downhill until nothing is gained, so that figures do not depend on the coefficients that
-the last run left behind.
+The fit goes downhill until nothing is gained; the fits without a source start there and settle along its slopes, so that figures do not
+depend on the coefficients that the last run left behind.
 """
 import argparse, json, re, warnings
 from collections import Counter, defaultdict
@@ -36,7 +36,7 @@ from vllm_tuner.quant import quant
 from vllm_tuner.serving import busy, percentiles
 from vllm_tuner.simulation import simulate
 from vllm_tuner.step_clock import EAGER, FULL, PIECEWISE, Batch, _clock, clock
-from vllm_tuner.step_load import fused, load
+from vllm_tuner.step_load import expert_kernels, load
 from vllm_tuner.versions import release
 from vllm_tuner.workloads import Requests
 
@@ -87,7 +87,7 @@ def model(name, q):
     return replace(a, quant=quant({'quantization_config':CONFIGS[want]}) if want else None)
 
 RELEASES = (('2025-03','0.8.2'),('2025-05','0.8.5'),('2025-07','0.9.2'),('2025-09','0.10.2'),('2025-11','0.11.0'),('2025-12','0.12.0'),('2026-01','0.13.0'),('2026-02','0.15.1'),('2026-03','0.17.0'),('2026-04','0.18.0'),('2026-05','0.19.0'))
-HABITS = {'aurotripathy':'0.8.3', 'cloudrift':'0.11.0', 'vllm-perf-CI':'0.7.3', 'databasemart-A40':'0.7.3', 'LLM-Inference-Bench':'0.6.1', 'vllm#15322':'0.8.2', 'vllm#359':'0.2.0', 'e2e-A30-V100':'0.6.6'}  # where only the time of the test is known
+HABITS = {'aurotripathy':'0.8.3', 'inferencex-profiling':'0.22.0', 'cloudrift':'0.11.0', 'vllm-perf-CI':'0.7.3', 'databasemart-A40':'0.7.3', 'LLM-Inference-Bench':'0.6.1', 'vllm#15322':'0.8.2', 'vllm#359':'0.2.0', 'e2e-A30-V100':'0.6.6'}  # where only the time of the test is known
 
 def version(r):
     "The version stated, else the newest release at the date of the test, else what the laboratory used"
@@ -111,10 +111,16 @@ LIMITS = (100,150,200,250,300,350),(.14,.26,.6,.853,.943,1.)   # watts; prompt t
 def limited(d, watts, ranks):
     "An RTX 3090 under a power limit: a rank that waits for others uses its watts on the part of the time it works; reading memory at full speed takes seven eighths of the clock"
     f = float(np.interp(100+(watts-100)*ranks, *LIMITS))
-    return replace(d, bandwidth=d.bandwidth*min(1,f/.875), bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None)   # 'PCIe 3090s'
+    return replace(d, bandwidth=d.bandwidth*min(1,f/.875), bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None, pcie=15.75e9)   # 'PCIe 3090s': sixteen lanes of PCIe 3 each (HARDWARE.md of 4x3090)
+
+def measured(r):
+    "The day of the test, '' where it is not told"
+    d = re.search(r'measured=(\d{4}-\d\d-\d\d)', r['evidence'] or '')
+    return d[1] if d else ''
 
 def protocol(r):
     "Flags that a laboratory's public launch scripts set and its table leaves out: InferenceX, benchmarks/*.sh as of the version"
+    if r['repo_group']=='inferencex-profiling': return dict(gpu_memory_utilization=.9, max_num_seqs=256 if 'sweep' in r['source_url'] else int(r['max_concurrency']), max_cudagraph_capture_size=2048, max_num_batched_tokens=8192, max_model_len=10240)   # nebius/exp_lib.sh
     if r['repo_group']!='InferenceX-silicon': return {}
     name,blackwell,v,users = r['model'].lower(),r['gpu'].startswith('B'),release(version(r)),int(r['max_concurrency'])
     nominal = lambda mean: 1024 if mean<2048 else 8192    # lengths are drawn from 0.8 to 1 of these
@@ -123,10 +129,12 @@ def protocol(r):
     if 'llama' in name: return dict(gpu_memory_utilization=.9, async_scheduling=True, max_num_seqs=users, **({} if 'H100' in r['gpu'] else fp8), **wide)   # on H100 the scripts changed within the sweep: vLLM's default cache, as wherever none is stated
     if 'gpt-oss' in name:
         out = dict(gpu_memory_utilization=.9, max_num_seqs=512 if blackwell else users, max_cudagraph_capture_size=2048, **wide, **(fp8 if blackwell else {}))
-        return {**out, 'async_scheduling':True, **({'cudagraph_mode':'PIECEWISE'} if v<(0,14) else {})}
-    tuned = dict(max_num_batched_tokens=2*i, max_cudagraph_capture_size=2048 if 'minimax' in name else 8192, **fp8)   # also --stream-interval 20, which leaves the first token alone
+        return {**out, 'async_scheduling':True, **({'cudagraph_mode':'PIECEWISE'} if v<(0,13) else {}), **({'env':(('VLLM_MXFP4_USE_MARLIN','1'),)} if v>=(0,13) and not blackwell else {})}
+    tuned = dict(max_num_batched_tokens=2*i, max_cudagraph_capture_size=2048, **fp8)   # also --stream-interval 20, which leaves the first token alone
+    if 'nightly' in (r['vllm_version'] or ''): tuned = dict(max_num_seqs=users)                                            # the first script for NVFP4
+    elif measured(r)>'2026-04-16': tuned = dict(tuned, env=(('VLLM_FLOAT32_MATMUL_PRECISION','high'),))
     if 'minimax' in name: return dict(gpu_memory_utilization=.9, max_model_len=i+o+200, **tuned) if blackwell and v>=(0,18) else dict(gpu_memory_utilization=.95, max_model_len=i+o+200, enable_expert_parallel=True)
-    return dict(gpu_memory_utilization=.9 if blackwell else .95, max_model_len=i+o+200, max_num_seqs=users, **(tuned if blackwell else {}))
+    return dict(gpu_memory_utilization=.9 if blackwell else .95, max_model_len=i+o+200, max_num_seqs=users)
 
 def engine(r, a, d):
     "The flags: those of the record, then those of its command line"
@@ -173,7 +181,7 @@ def workload(r, replicas):
     if not i or not o: raise ValueError('lengths unknown')
     users = int(r['max_concurrency']) if r['max_concurrency'] else None
     rate = float(r['request_rate']) if re.fullmatch(r'[\d.]+', str(r['request_rate'])) else None
-    n = int(w['num_prompts'] or (min(2000, 60*rate) if rate else users if lab=='4x3090' else 4*users if users else 1000))   # 4x3090 asks in waves: slowest answer = users / (requests per second)
+    n = int(w['num_prompts'] or (min(2000, 60*rate) if rate else users if lab=='4x3090' else (10 if lab=='InferenceX-silicon' else 4)*users if users else 1000))   # 4x3090 asks in waves: slowest answer = users / (requests per second); InferenceX's scripts send 10 prompts per user
     if r['request_rate'] in ('Offline','Server'): n = 2000*replicas
     n = max(1, min(n,5000*replicas)//replicas); users = max(1,users//replicas) if users else None; rate = rate/replicas if rate else None
     rng = np.random.default_rng(0)
@@ -357,12 +365,12 @@ def parameters(bench):
     names = {k:(v['prior'],v['sd'],v['what']) for k,v in shipped()['coefficients'].items() if not v.get('deviation')}
     for l,d,e,*_ in bench.groups:
         a = architecture(d)
-        fams = [('dense',m.family,False) for m in l.dense]+[('expert',r.family,r.ranks>1) for r in l.routed]
+        fams = [('dense',m.family,'') for m in l.dense]+[('expert',r.family,expert_kernels(r,d,e)) for r in l.routed]
         for pattern,wide in DEVIATIONS:
-            for kind,f,ep in fams:
+            for kind,f,k in fams:
                 if kind=='dense' and pattern.startswith(('expert','moe')): continue
                 sd = HELD.get(pattern,wide) if (f,a) in TIMED else wide
-                names.setdefault(pattern.format(f=f,k=fused(f,d.capability,e.vllm_version,ep),a=a,g=d.name), (1.,sd,'deviation'))
+                names.setdefault(pattern.format(f=f,k=k,a=a,g=d.name), (1.,sd,'deviation'))
     return names
 
 def starved(f):
@@ -398,7 +406,7 @@ class Fit:
     def start(self, table): return np.concatenate([[np.log(table.get(k,self.names[k][0]))-p for k,p in zip(self.keys,self.prior)], np.zeros(self.own.shape[1])])
     def model(self, x): return np.log(self.bench.predict(self.table(x)))
     def residual(self, f, x): return f+self.own@x[len(self.keys):]-self.y
-    def jacobian(self, x, f0, h=.01):
+    def jacobian(self, x, f0, h=1e-4):
         "By differences; only the groups that a coefficient touches are computed again"
         J,p0 = np.zeros((len(f0),len(self.keys))),np.exp(f0)
         if not hasattr(self,'touch'): self.touch = self.dependencies(x)
@@ -419,11 +427,11 @@ class Fit:
         A = J.T@(J*w[:,None])+np.diag(1/self.sd**2); A = A+damp*np.diag(np.diag(A))*.1
         return np.linalg.solve(A, -J.T@(w*r)-x/self.sd**2)
     def loss(self, f, x): return (self.fair*4*np.log1p((self.residual(f,x)/self.s/2)**2)).sum()+(x**2/self.sd**2).sum()
-    def descend(self, x, slopes=None, rounds=12, tol=3e-5, log=False):
-        "Steps downhill until nothing is gained, with slopes taken anew at every step, or with given ones"
+    def descend(self, x, rounds=40, tol=3e-5, log=False):
+        "Steps downhill, with slopes taken anew at every one, until nothing is gained"
         f = self.model(x); best,damp = self.loss(f,x),.3
         for it in range(rounds):
-            J,before = self.jacobian(x,f) if slopes is None else slopes,best
+            J,before = self.jacobian(x,f),best
             for _ in range(8):
                 z = x+self.step(J, self.residual(f,x), x, damp)
                 f2 = self.model(z); l2 = self.loss(f2,z)
@@ -434,17 +442,26 @@ class Fit:
             if log: print(f'  round {it}: loss {best:.1f} (damping {damp:g})', flush=True)
             if before-best<tol*before: break
         return x
+    def settle(self, x, slopes, rounds=2):
+        "Where the loss is least along given slopes: on straight lines through the model, whose heights are taken anew every round"
+        for _ in range(rounds):
+            r,z = self.residual(self.model(x),x),x
+            for _ in range(20):
+                d = self.step(slopes, r+slopes@(z-x), z); z = z+d
+                if np.abs(d).max()<1e-4: break
+            x = z
+        return x
     def solve(self, x, log=False):
         "The solution and the slopes there"
-        x = self.descend(x, rounds=40, log=log); self.J = self.jacobian(x, self.model(x))
-        return x
+        x = self.descend(x, log=log); self.J = self.jacobian(x, self.model(x))
+        return self.settle(x, self.J)
     def without(self, x, mask, many=40):
         "The solution when the rows in `mask` had not been there: along the slopes of the full solution, and where the rows are many again along slopes of its own"
         key,fair = mask.tobytes(),self.fair
         if key not in self.again:
             self.fair = fair*~mask
-            x = self.descend(x, self.J)
-            self.again[key] = self.descend(x, self.jacobian(x, self.model(x))) if mask.sum()>=many else x
+            x = self.settle(x, self.J)
+            self.again[key] = self.settle(x, self.jacobian(x, self.model(x))) if mask.sum()>=many else x
             self.fair = fair
         return self.again[key]
 

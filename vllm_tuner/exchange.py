@@ -8,34 +8,52 @@ from typing import NamedTuple
 from .hardware_rates import architecture, geforce
 from .step_parts import FASTER, NARROW, either
 
+STEEP = 8                           # how sharply NCCL changes from one protocol to another, as a power of the size
+NCCL = (6.6e-6,1e-6),(8.4e-6,5.7e-6)# seconds to start, and of one hop over PCIe, as NCCL believes: with low latency, plain
+BELIEVED = .76                      # share of a PCIe link it believes in: 12 GB/s for sixteen lanes of PCIe 3
+
 # %% auto #0
-__all__ = ['reduce_seconds', 'Exchange', 'exchange']
+__all__ = ['STEEP', 'NCCL', 'BELIEVED', 'Wire', 'sooner', 'wire', 'reduce_seconds', 'Exchange', 'exchange']
 
 # %% ../nbs/329_exchange.ipynb #c030
+class Wire(NamedTuple):
+    "How long messages take: small ones and large ones"
+    start:float          # seconds of the smallest
+    byte:float           # of one more byte
+    large:float=0.       # seconds to start a large one, 0 where all go the same way
+    large_byte:float=0.  # of one more byte
+    change:float=0.      # bytes from which a message counts as large, 0 where the faster way is taken
+
+def sooner(small, large, size, change):
+    "Seconds by the way of small messages or by that of large ones: the faster, or the one that the size decides"
+    if not change: return either(small, large, FASTER)
+    share = 1/(1+(size/change)**STEEP)
+    return share*small+(1-share)*large
+
 def _joined(device, tp):
     "Whether NVLink joins all ranks: a bridge joins two"
     bridge = device.link.bandwidth<1e11 or 'PCIe' in device.name or 'NVL' in device.name
     return device.link.kind=='nvlink' and not (bridge and tp>2)
 
-def _link(t, device, tp):
-    "Seconds of the smallest all-reduce, and of one byte in a larger one"
-    link = device.link
-    ring = 2*(tp-1)/tp
-    if _joined(device, tp): return t['reduce_nvlink']*t.get(f'reduce_nvlink@{architecture(device)}',1.), ring/either(link.bandwidth*t['link_nvlink'], t['link_kernel'], NARROW)
-    if geforce(device): return t['reduce_staged']*tp/2, ring/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
+# %% ../nbs/329_exchange.ipynb #h042
+def _staged(t, device, tp):
+    "Through host memory, by NCCL"
+    hops = 2*(tp-1)
+    low,plain = (a+b*hops for a,b in NCCL)
+    byte = hops/tp/(t['link_staged']*(2/tp)**t['fan_staged'])
+    return Wire(t['reduce_staged']*low, 2*byte, t['reduce_staged']*plain, byte, (plain-low)*BELIEVED*device.pcie*tp/hops)
+
+def wire(t, device, tp):
+    "How an all-reduce travels among the ranks of a device"
+    link,ring = device.link,2*(tp-1)/tp
+    if _joined(device, tp):
+        kernel = either(link.bandwidth*t['link_nvlink'], t['link_kernel'], NARROW)
+        return Wire(t['reduce_nvlink']*t.get(f'reduce_nvlink@{architecture(device)}',1.), ring/kernel, t['reduce_nccl'], ring/(link.bandwidth*t['link_nvlink']))
+    if geforce(device): return _staged(t, device, tp)
     fan = t['fan_pcie5'] if device.pcie>5e10 else t['fan_pcie4']
-    return t['reduce_pcie']*tp/2, ring/(device.pcie*t['link_pcie']*(2/tp)**fan)
+    return Wire(t['reduce_pcie']*tp/2, ring/(device.pcie*t['link_pcie']*(2/tp)**fan))
 
 # %% ../nbs/329_exchange.ipynb #n002
-def _nccl(t, device, tp):
-    "The same for large messages over NVLink, which vLLM leaves to NCCL; zeros without NVLink, where `_link` is NCCL already"
-    return (t['reduce_nccl'], 2*(tp-1)/tp/(device.link.bandwidth*t['link_nvlink'])) if _joined(device, tp) else (0.,0.)
-
-def _exchange(t, device, ranks):
-    "The same for an exchange of tokens, which always goes through NCCL"
-    a,b = _link(t, device, ranks)
-    return a,_nccl(t, device, ranks)[1] or b
-
 def reduce_seconds(
     t:dict,     # coefficients
     device,     # `Device`
@@ -43,22 +61,27 @@ def reduce_seconds(
     bytes:float,# of the message on each
 )->float:       # seconds
     "One all-reduce"
-    (a,b),(c,d) = _link(t, device, ranks),_nccl(t, device, ranks)
-    return either(a+b*bytes, c+d*bytes, FASTER) if c else a+b*bytes
+    w = wire(t, device, ranks)
+    small = w.start+w.byte*bytes
+    return sooner(small, w.large+w.large_byte*bytes, bytes, w.change) if w.large else small
 
 # %% ../nbs/329_exchange.ipynb #k021
 class Exchange(NamedTuple):
     "Seconds of the exchange between ranks"
-    step:float       # per step
-    token:float      # per token
-    nccl:float       # per step where NCCL takes large messages, 0 where it takes all of them or none
-    nccl_token:float # per token
-    decode:float     # per decode, where ranks hold parts of one cache
+    step:float           # per step
+    token:float          # per token
+    large:float          # per step where large messages go another way, 0 where all go the same
+    large_token:float    # per token
+    change:float         # tokens from which messages are large, 0 where the faster way is taken
+    gather:float=0.      # per step, for the logits
+    row:float=0.         # per row of logits
+    decode:float=0.      # per decode, where ranks hold parts of one cache
 
-    def seconds(self, tokens, decodes):
+    def seconds(self, tokens, decodes, rows=0):
         "Of a step"
         own = self.step+self.token*tokens
-        return (either(own, self.nccl+self.nccl_token*tokens, FASTER) if self.nccl else own) + self.decode*decodes
+        if self.large: own = sooner(own, self.large+self.large_token*tokens, tokens, self.change)
+        return own + self.gather + self.row*rows + self.decode*decodes
 
 # %% ../nbs/329_exchange.ipynb #d005
 def exchange(
@@ -68,11 +91,9 @@ def exchange(
     e, # `Engine`, resolved
 )->Exchange:
     "What a load sends, by the rates of the links"
-    tp = e.tensor_parallel_size
-    latency,byte = _link(t, d, tp) if tp>1 else (0.,0.)
-    nccl,nccl_byte = _nccl(t, d, tp) if tp>1 else (0.,0.)
-    there,there_byte = _exchange(t, d, 2*e.data_parallel_size) if l.exchanges else (0.,0.)
-    merge,part = _link(t, d, e.decode_context_parallel_size) if l.merges else (0.,0.)
-    other,other_token = l.exchanges*there+l.merges*merge, l.exchanges*l.message*there_byte*e.data_parallel_size
-    return Exchange(step=(l.reduces+l.tiny)*latency+other, token=l.reduces*l.message*byte+other_token, nccl=(l.reduces*nccl+l.tiny*latency+other)*(nccl_byte>0),
-                    nccl_token=l.reduces*l.message*nccl_byte+other_token, decode=l.partial*part/2)
+    far = lambda n,sent: wire(t, d, n) if sent and n>1 else Wire(0.,0.)
+    w,there,merge = far(e.tensor_parallel_size, 1), far(2*e.data_parallel_size, l.exchanges), far(e.decode_context_parallel_size, l.merges)
+    other,other_token = l.exchanges*there.start+l.merges*merge.start, l.exchanges*l.message*(there.large_byte or there.byte)*e.data_parallel_size
+    return Exchange(step=(l.reduces+l.tiny)*w.start+other, token=l.reduces*l.message*w.byte+other_token, large=(l.reduces*w.large+l.tiny*w.start+other)*(w.large>0),
+                    large_token=l.reduces*l.message*w.large_byte+other_token, change=w.change/l.message,
+                    gather=(w.large or w.start)/2, row=l.logits/2*(w.large_byte or w.byte)/2, decode=l.partial*merge.byte/2)
