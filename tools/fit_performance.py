@@ -111,7 +111,7 @@ LIMITS = (100,150,200,250,300,350),(.14,.26,.6,.853,.943,1.)   # watts; prompt t
 def limited(d, watts, ranks):
     "An RTX 3090 under a power limit: a rank that waits for others uses its watts on the part of the time it works; reading memory at full speed takes seven eighths of the clock"
     f = float(np.interp(100+(watts-100)*ranks, *LIMITS))
-    return replace(d, bandwidth=d.bandwidth*min(1,f/.875), bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None, pcie=15.75e9)   # 'PCIe 3090s': sixteen lanes of PCIe 3 each (HARDWARE.md of 4x3090)
+    return replace(d, bandwidth=d.bandwidth*min(1,f/.875), bf16=d.bf16*f, fp16=d.fp16*f, int8=d.int8*f if d.int8 else None, nvlink=None)   # 'PCIe 3090s'
 
 def measured(r):
     "The day of the test, '' where it is not told"
@@ -129,10 +129,10 @@ def protocol(r):
     if 'llama' in name: return dict(gpu_memory_utilization=.9, async_scheduling=True, max_num_seqs=users, **({} if 'H100' in r['gpu'] else fp8), **wide)   # on H100 the scripts changed within the sweep: vLLM's default cache, as wherever none is stated
     if 'gpt-oss' in name:
         out = dict(gpu_memory_utilization=.9, max_num_seqs=512 if blackwell else users, max_cudagraph_capture_size=2048, **wide, **(fp8 if blackwell else {}))
-        return {**out, 'async_scheduling':True, **({'cudagraph_mode':'PIECEWISE'} if v<(0,13) else {}), **({'env':(('VLLM_MXFP4_USE_MARLIN','1'),)} if v>=(0,13) and not blackwell else {})}
+        return {**out, 'async_scheduling':True, **({'cudagraph_mode':'PIECEWISE'} if v<(0,13) else {}), **({'env':{'VLLM_MXFP4_USE_MARLIN':'1'}} if v>=(0,13) and not blackwell else {})}
     tuned = dict(max_num_batched_tokens=2*i, max_cudagraph_capture_size=2048, **fp8)   # also --stream-interval 20, which leaves the first token alone
     if 'nightly' in (r['vllm_version'] or ''): tuned = dict(max_num_seqs=users)                                            # the first script for NVFP4
-    elif measured(r)>'2026-04-16': tuned = dict(tuned, env=(('VLLM_FLOAT32_MATMUL_PRECISION','high'),))
+    elif measured(r)>'2026-04-16': tuned = dict(tuned, env={'VLLM_FLOAT32_MATMUL_PRECISION':'high'})
     if 'minimax' in name: return dict(gpu_memory_utilization=.9, max_model_len=i+o+200, **tuned) if blackwell and v>=(0,18) else dict(gpu_memory_utilization=.95, max_model_len=i+o+200, enable_expert_parallel=True)
     return dict(gpu_memory_utilization=.9 if blackwell else .95, max_model_len=i+o+200, max_num_seqs=users)
 
@@ -142,6 +142,7 @@ def engine(r, a, d):
     for k in ('max_num_seqs','max_num_batched_tokens','max_model_len'):
         if r[k]: kw[k] = int(r[k])
     kw.update(protocol(r))
+    if r['repo_group'] in ('gpustack-perf-lab','cloudrift') and release(kw['vllm_version'])<(0,11,1): kw['env'] = {'VLLM_USE_FLASHINFER_SAMPLER':'1'}   # containers, which bring FlashInfer: its sampler leaves more memory to the cache
     if r['kv_cache_dtype']=='fp8': kw['kv_cache_dtype'] = 'fp8'
     if r['enforce_eager']: kw['enforce_eager'] = True
     if r['prefix_caching'] is not None: kw['enable_prefix_caching'] = r['prefix_caching']
@@ -243,6 +244,8 @@ def statistic(run, s, replicas=1):
     metric,at = s.split('_')
     return getattr(percentiles(*(run.gaps() if metric=='itl' else ({'tpot':run.tpot,'ttft':run.ttft,'e2e':run.e2e}[metric],))), at)
 
+ROW = ('tokens','decodes','context','prefill','prefill_context')   # of a `Batch`
+
 @dataclass
 class Frozen:
     "A simulated case: its steps, and what each weighs in every statistic"
@@ -266,7 +269,8 @@ def freeze(c, speed):
     s = run.steps
     k,d,n,ctx,p,pctx,wait,inv,batches = s.repeats,s.seconds,s.decodes,s.context,s.prefill,s.prefill_context,s.waiting,s.weight,s.batches
     one = replace(clock(c.arch, c.device, c.engine, speed).batching, stages=1, launch=(EAGER,PIECEWISE,FULL))   # whole batches, and what is replayed in place of its seconds
-    m,n,ctx,p,pctx,idx = np.array([one.batch(*row) for row in zip(*(x.tolist() for x in (n,ctx,p,pctx)))]).T
+    b = Batch(*np.array([one.batch(*row) for row in zip(*(x.tolist() for x in (n,ctx,p,pctx)))]).T)
+    m,n,ctx,p,pctx,idx = b.tokens,b.decodes,b.context,b.prefill,b.prefill_context,b.launch
     key = np.stack([p>0, np.round(3*np.log2(n+1)), np.round(2*np.log2(p+1)), np.round(2*np.log2(ctx/np.maximum(n,1)+1)), idx, batches],1)
     _,inv_ix = np.unique(key, axis=0, return_inverse=True); inv_ix = inv_ix.ravel()
     add = lambda x: np.bincount(inv_ix, x)
@@ -322,7 +326,7 @@ class Bench:
         out = {}
         for l,d,e,fs,rows,launch in (self.groups if only is None else [self.groups[g] for g in only]):
             c = _clock(l, table, d, e)
-            t = c.step(Batch(*rows, np.array(c.batching.launch)[launch])).total
+            t = c.step(Batch(**dict(zip(ROW,rows)), launch=np.array(c.batching.launch)[launch])).total
             i = 0
             for f in fs: out[id(f)] = t[i:i+len(f.rows)]; i += len(f.rows)
         return out

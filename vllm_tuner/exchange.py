@@ -10,7 +10,7 @@ from .step_parts import FASTER, NARROW, either
 
 STEEP = 8                           # how sharply NCCL changes from one protocol to another, as a power of the size
 NCCL = (6.6e-6,1e-6),(8.4e-6,5.7e-6)# seconds to start, and of one hop over PCIe, as NCCL believes: with low latency, plain
-BELIEVED = .76                      # share of a PCIe link it believes in: 12 GB/s for sixteen lanes of PCIe 3
+BELIEVED = 12e9                     # bytes per second it believes that such cards exchange: sixteen lanes of PCIe 3, as the board has that was measured
 
 # %% auto #0
 __all__ = ['STEEP', 'NCCL', 'BELIEVED', 'Wire', 'sooner', 'wire', 'reduce_seconds', 'Exchange', 'exchange']
@@ -40,8 +40,8 @@ def _staged(t, device, tp):
     "Through host memory, by NCCL"
     hops = 2*(tp-1)
     low,plain = (a+b*hops for a,b in NCCL)
-    byte = hops/tp/(t['link_staged']*(2/tp)**t['fan_staged'])
-    return Wire(t['reduce_staged']*low, 2*byte, t['reduce_staged']*plain, byte, (plain-low)*BELIEVED*device.pcie*tp/hops)
+    byte = hops/tp/(device.pcie*t['link_staged']*(2/tp)**t['fan_staged'])
+    return Wire(t['reduce_staged']*low, 2*byte, t['reduce_staged']*plain, byte, (plain-low)*BELIEVED*tp/hops)
 
 def wire(t, device, tp):
     "How an all-reduce travels among the ranks of a device"

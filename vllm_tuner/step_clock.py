@@ -11,13 +11,13 @@ from math import log
 from typing import NamedTuple
 from .exchange import Exchange, exchange
 from .hardware_rates import MOST, PUBLIC, Speed, architecture, efficiency, geforce
-from .step_load import ROUNDED, fused, load, unit
+from .step_load import ROUNDED, expert_kernels, load, unit
 from .step_parts import WITHIN, Step, either, wall
 from .versions import release
 
 # %% auto #0
-__all__ = ['EAGER', 'PIECEWISE', 'FULL', 'GRAPHS', 'Batch', 'Launch', 'Graphs', 'Batching', 'Experts', 'Sight', 'Clock', 'sight',
-           'step', 'seconds', 'Pace', 'by_stages', 'clock']
+__all__ = ['EAGER', 'PIECEWISE', 'FULL', 'GRAPHS', 'SIMT', 'Batch', 'Launch', 'Graphs', 'Batching', 'Experts', 'Sight', 'Clock',
+           'sight', 'step', 'seconds', 'Pace', 'by_stages', 'clock']
 
 # %% ../nbs/330_step_clock.ipynb #k010
 class Batch(NamedTuple):
@@ -156,7 +156,7 @@ def step(self, b):
     kv,attention = self.sight(b)
     rows = n*(1+self.batching.drafts)+(p>0)
     return Step(weights=self.weights, gemm=self.gemm*m, experts=read, expert_gemm=math, kv=kv, state=self.state*n+self.scan*p, attention=attention,
-                elementwise=self.elementwise*m, comm=self.exchange.seconds(m, n), head=either(self.head, self.head_row*rows), sampler=self.sampler*rows, kernels=self.kernels,
+                elementwise=self.elementwise*m, comm=self.exchange.seconds(m, n, rows), head=either(self.head, self.head_row*rows), sampler=self.sampler*rows, kernels=self.kernels,
                 launch=launch, host=self.host+self.host_seq*n+self.host_mixed*(p>0), frontend=self.frontend*n,
                 overlapped=self.overlapped, round=self.round, expert_round=self.expert_round)
 
@@ -198,8 +198,8 @@ def _layers(l, t, d, e, whole):
     "Launch costs without graphs, with piecewise ones and with a full one; gaps and floors of all kernels"
     a = architecture(d)
     old = t['kernels_old'] if release(e.vllm_version)<(0,12,0) else 1.
-    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=fused(r.family,d.capability,e.vllm_version,r.ranks>1))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
-    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers+t['helper']*l.helpers)
+    moe = sum(r.layers*t['moe_layer']*t.get(f'moe_layer:{(k:=expert_kernels(r,d,e))}',1.)*t.get(f'moe_layer:{k}@{a}',1.) for r in l.routed)
+    kernels = old*whole*t.get(f'layer@{a}',1.)*(t['layer']*l.layers+moe+t['state_layer']*l.state_layers+t['mla_layer']*l.mla_layers+t['helper']*l.helpers+t['router32']*l.routers)
     eager = t['launch_eager'] if e.enforce_eager else t['launch']
     return Launch(l.layers*eager+l.moe_layers*t['launch_moe'], l.layers*t['launch_piecewise'], 0.), kernels
 
@@ -230,6 +230,8 @@ def _routed(l, eff, peak, bw, t):
     return tuple(Experts(read(r), math(r), r.experts, r.topk, r.ranks, r.replicas, t['skew'], t['tile']) for r in l.routed)
 
 # %% ../nbs/330_step_clock.ipynb #m006
+SIMT = 256*1.7e9  # operations per second in 32 bit of one multiprocessor without tensor cores: 128 lanes, a multiplication and an addition each cycle
+
 def _clock(l, t, d, e):
     "A clock from a load and a table of coefficients"
     eff = lambda what,f: efficiency(t, what, f, d)
@@ -243,7 +245,7 @@ def _clock(l, t, d, e):
     return Clock(
         weights=sum(m.bytes/(bw*eff('read',m.family)) for m in l.dense), gemm=sum(2*m.elements/(peak(m.family)*eff('math',m.family)) for m in l.dense),
         experts=_routed(l, eff, peak, bw, t), **_sights(l, t, d, e, bw, half),
-        state=l.state/(bw*t['state']), scan=l.scan/(half*t['scan']), elementwise=(l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw,
+        state=l.state/(bw*t['state']), scan=l.scan/(half*t['scan']), elementwise=(l.traffic*t['traffic']+l.moe_traffic*t['moe_traffic'])/bw + 2*l.router_elements/(SIMT*d.sms*t['math32']),
         exchange=exchange(l, t, d, e), head=l.head/(bw*eff('read','bf16')), head_row=2*l.head_elements/(half*eff('math','bf16')), sampler=l.logits*t['sampler']/bw,
         kernels=kernels, host=host, host_seq=host_seq, host_mixed=host_mixed, frontend=t['frontend'], overlapped=bool(e.async_scheduling), **_rounds(l, t), batching=_batching(e, launch, l))
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from .cache_bytes import head_bytes, indexer_bytes, latent_bytes, state_bytes
 from .layers import Attention, CrossAttention, Dense, LinearAttention, MLA, Mamba, MoE, NoFFN, NoMixer
+from .matrices import has
 from .model_kernels import attentions, model_backends
 from .packed import Layout, Matrix, stored
 from .quant import online
 from .versions import release
 
 # %% auto #0
-__all__ = ['ROUNDED', 'family', 'fused', 'unit', 'Weights', 'Routed', 'Look', 'Load', 'mixer_elements', 'load']
+__all__ = ['ROUNDED', 'family', 'fused', 'unit', 'Weights', 'Routed', 'expert_kernels', 'Look', 'Load', 'mixer_elements', 'fuses',
+           'load']
 
 # %% ../nbs/325_step_load.ipynb #c012
 def family(
@@ -35,13 +37,14 @@ def fused(
     capability:tuple[int,int],# the device's
     version:str='0.33.0',     # of vLLM
     spread:bool=False,        # ranks hold whole experts (expert parallelism)
+    marlin:bool=False,        # `VLLM_MXFP4_USE_MARLIN` is set, which releases from 0.21 on do not ask
 )->str:                       # 'fused', 'fused_block', 'block', 'cutlass', 'marlin', 'triton_kernels', 'triton'
     "Which kernels run a mixture of experts"
     v = release(version)
     if capability[0]>=10 and (family=='nvfp4' or family=='fp8' and v>=(0,16,0) or family=='bf16' and v>=(0,20,0)): return 'fused' if capability[0]==10 else 'cutlass'
     if family=='fp8_block' and capability[0]==10: return 'fused_block' if v>=(0,18,0) else 'block'
     if family=='fp8_block' and capability==(9,0) and v>=(0,11,0): return 'block' if v<(0,16,0) else 'cutlass' if spread or v<(0,17,0) else 'triton'
-    if family=='mxfp4' and capability[0]==9: return 'triton_kernels'
+    if family=='mxfp4' and capability[0]==9: return 'marlin' if marlin and v<(0,21) else 'triton_kernels'
     return {'w4a16':'marlin','w8a16':'marlin','mxfp4':'marlin'}.get(family,'triton')
 
 # %% ../nbs/325_step_load.ipynb #40b32d22
@@ -71,6 +74,14 @@ class Routed:
     bytes:float     # what they take
     ranks:int       # ranks that share the experts out, 1 when every rank holds a slice of each
     replicas:int    # data-parallel replicas that send their tokens to them
+
+def expert_kernels(
+    routed:Routed, # the experts
+    device,        # `Device`
+    engine,        # `Engine`
+)->str:            # see `fused`
+    "Which kernels run them on a device"
+    return fused(routed.family, device.capability, engine.vllm_version, routed.ranks>1, dict(engine.env).get('VLLM_MXFP4_USE_MARLIN')=='1')
 
 # %% ../nbs/325_step_load.ipynb #13d18717
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,8 @@ class Load:
     state_layers:int          # of them recurrent
     mla_layers:int            # of them with latent attention, whose projections come in more and smaller kernels
     helpers:int               # small kernels beyond the usual ones of a layer: quantising activations, norms of heads, shared experts
+    routers:int               # routers that multiply in 32 bit, without tensor cores
+    router_elements:float     # their weights
     head:float                # bytes of the language-model head
     head_elements:float       # its weights
     logits:float              # bytes of one row of logits, in 32 bit
@@ -227,6 +240,15 @@ def _helpers(g, attention, dense):
     if isinstance(f,Dense): return own + 2*(dense in ROUNDED)
     return own   # experts round in their own kernels, and shared experts run beside the routed ones, on a stream of their own
 
+def fuses(
+    device, # `Device`
+    engine, # `Engine`
+)->bool:
+    "Whether an all-reduce and the norm after it are one kernel"
+    v,cap,e = release(engine.vllm_version),device.capability,engine
+    able = cap in ((9,0),(10,0)) or cap[0]==10 and v>=(0,19)
+    return v>=(0,17) and able and device.link.kind=='nvlink' and e.tensor_parallel_size>1 and e.data_parallel_size==1 and not e.enforce_eager and (e.optimization_level is None or e.optimization_level>1)
+
 # %% ../nbs/325_step_load.ipynb #c023
 @lru_cache(1024)
 def load(
@@ -247,6 +269,7 @@ def load(
     states = [g for g in gs if isinstance(g.mixer,(Mamba,LinearAttention))]
     traffic = [(g.n*a,g.n*b) for g in gs for a,b in (_traffic(g,h,tp),)]
     head = _matrix(lh, arch.vocab*h/tp if arch.head else 0, cap)
+    wide = moe if has(arch,'fp32 router') and dict(e.env).get('VLLM_FLOAT32_MATMUL_PRECISION','highest')=='highest' else []
     draft = e.speculative_config.num_speculative_tokens if e.speculative_config and e.speculative_config.method not in ('ngram','suffix') else 0   # those look drafts up
     if draft: dense,head = {k:replace(m, bytes=m.bytes*(1+draft/arch.n_layers)) for k,m in dense.items()},replace(head, bytes=head.bytes*(1+draft))
     return Load(tuple(m for m in dense.values() if m.elements), tuple(_routed(g.ffn,g,h,lx,e,cap) for g in moe), _looks(arch,e),
@@ -254,4 +277,4 @@ def load(
                 sum(g.n*(1-isinstance(g.mixer,NoMixer)+1-isinstance(g.ffn,NoFFN)) for g in gs)+1 if tp>1 else 0,
                 sum(g.n for g in gs if isinstance(g.mixer,Attention) and g.mixer.qk_norm=='full') if tp>1 else 0, 2*sum(g.n for g in moe) if e.data_parallel_size>1 else 0,
                 2*h, *_merging(gs, e), arch.n_layers, sum(g.n for g in moe), sum(g.n for g in states), sum(g.n for g in gs if isinstance(g.mixer,MLA)),
-                sum(g.n*_helpers(g, *(family(x,cap) for x in (la,lf))) for g in gs), head.bytes, head.elements, 4*arch.vocab)
+                sum(g.n*_helpers(g, *(family(x,cap) for x in (la,lf))) for g in gs)-(sum(g.n*(2-isinstance(g.mixer,NoMixer)-isinstance(g.ffn,NoFFN)) for g in gs) if fuses(device,e) else 0), sum(g.n for g in wide), sum(g.n*g.ffn.experts*h for g in wide), head.bytes, head.elements, 4*arch.vocab)
