@@ -10,7 +10,7 @@ from functools import lru_cache
 from .candidates import Candidate, Question, load_free, start
 from .devices import Device, devices
 from .engine import Engine
-from .goals import LATENCIES, bound, readable
+from .goals import LATENCIES, bound, figure, readable
 from .models import arch as named, catalogue
 from .screen import SEQS, margin, request_bytes, shares
 from .steady_state import BUDGETS, lengths
@@ -63,6 +63,7 @@ def effect(
     if not d.prediction: return f'does not start ({briefly(d.refused)})'
     p,q = c.prediction,d.prediction
     figs = (('output tokens/s',c.throughput,d.throughput),('TTFT',p.ttft_ms.mean,q.ttft_ms.mean),('TPOT',p.tpot_ms.mean,q.tpot_ms.mean),('KV tokens',c.memory.plan.kv_tokens,d.memory.plan.kv_tokens))
+    figs += tuple((b.name,b.value,figure(q,b.name)) for b in c.broken if b.name.partition('.')[0] in LATENCIES and '.' in b.name)   # what a missed percentile does, beside the means
     said = [f'{n} {m}' for n,x,y in figs if (m:=_moved(x,y))]
     if abs(p.graph_coverage-q.graph_coverage)>=.01: said.append(f'graph coverage {p.graph_coverage:.0%} to {q.graph_coverage:.0%}')
     worse = [b for b in d.broken if b.name not in {x.name for x in c.broken}]
