@@ -12,8 +12,8 @@ from .units import MiB, ceil_div
 from .versions import at, release
 
 # %% auto #0
-__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_INSIDE', 'MOE_CHUNK', 'MODULAR', 'BYTES', 'runner', 'elements', 'moe_kernel',
-           'scratch_stays', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'forward_bytes']
+__all__ = ['V2_ARCHITECTURES', 'MOE_SCRATCH', 'MOE_INSIDE', 'MOE_TILE', 'MOE_CHUNK', 'MODULAR', 'BYTES', 'runner', 'elements',
+           'moe_kernel', 'scratch_stays', 'scratch_bytes', 'standin_bytes', 'gemm_scratch', 'forward_bytes']
 
 # %% ../nbs/225_forward.ipynb #c006
 _ALL = ('*',)
@@ -103,7 +103,16 @@ MOE_SCRATCH = {  # kernel -> elements per token of the two buffers, from topk, w
     'oai':        lambda k,K,i,n: (0, 0),           # gpt-oss on Triton kernels: no scratch of vLLM's own
     'early':      lambda k,K,i,n: (k*n*i, k*(i+K)), # to 0.7: three buffers (fused_moe.py)
     'plain':      lambda k,K,i,n: (k*max(n*i,K), k*i)}  # 0.8 to 0.12: the first and third share one
-MOE_INSIDE = {'flashinfer': lambda k,K,i: k*(1.5*K+2.5*i), 'trtllm': lambda k,K,i: k*(K+3*i), 'mxint4': lambda k,K,i: k*(K+i)}  # what the kernel itself allocates and frees, 16-bit elements per token; from start-ups at 32,768 and 65,536 tokens; mxint4 from the sizes in an out-of-memory error at 131,072
+MOE_INSIDE = {  # kernel and form -> what it allocates and frees, 16-bit elements per routed token, from width and inner width
+    'flashinfer fp8':   lambda K,i: 1.5*K+2.5*i,             # more than the code names (1.5K+2i): from a start-up at 65,536 tokens
+    'flashinfer nvfp4': lambda K,i: K+max(2*i,K)+K/32,       # FlashInfer 0.6.6 cutlass_fused_moe_kernels.cuh: inputs and outputs that overlap, scales
+    'trtllm fp8':       lambda K,i: K+3*i,                   # more than the code names (K+1.5i): from four start-ups on B200 and B300
+    'trtllm nvfp4':     lambda K,i: K+i/4+i/32,              # trtllm_fused_moe_kernel_launcher.cu: 4-bit rows between the products, their scales, 16-bit rows after
+    'trtllm mxfp4':     lambda K,i: K+i,
+    'trtllm mxfp8':     lambda K,i: K+i/2+i/64,
+    'trtllm':           lambda K,i: K+2*i,
+    'mxint4':           lambda K,i: K+i}                     # and so in the sizes of an out-of-memory error at 131,072
+MOE_TILE = {'trtllm':128, 'mxint4':64}  # rows that an expert's share is rounded up to, at most
 MOE_CHUNK = (((0,0,0), 32768), ((0,13,0), 16384), ((0,18,0), 0))  # envs.py: VLLM_FUSED_MOE_CHUNK_SIZE, 0 for no chunks
 MODULAR = {'':(0,15,0), 'fp8':(0,15,0), 'nvfp4':(0,15,0), 'mxfp4':(0,18,0), 'mxfp8':(0,18,0), 'int8':(0,20,0), 'gptq':(0,20,0), 'awq':(0,22,0), 'packed':(0,24,0)}  # form of the experts -> release from which their buffers are vLLM's workspace and stay (v1/worker/workspace.py, fused_moe/oracle/*)
 
@@ -154,13 +163,20 @@ def scratch_stays(
     return release(engine.vllm_version)>=MODULAR.get(form,(0,24,0))
 
 # %% ../nbs/225_forward.ipynb #c5ee96ea
-def _scratch(f, K, kernel, stays, e):
+def _routed(f, M, kernel):
+    "Rows of routed tokens; FlashInfer's own kernels leave room for a tile that each expert does not fill"
+    rows = M*f.topk
+    tile = min(MOE_TILE.get(kernel,1), 1<<max(3,(ceil_div(rows,f.experts)-1).bit_length()))
+    return rows + min(f.experts,rows)*(tile-1)
+
+def _scratch(f, K, kernel, form, stays, e):
     "Bytes of vLLM's own scratch, and of what the kernel takes for itself, for one layer"
     M,i,w = _expert_tokens(e,kernel,stays),_inner(f,e),f.latent or K
     if kernel in ('triton','marlin') and not stays: kernel = 'plain' if release(e.vllm_version)>=(0,8,0) else 'early'
     a,b = MOE_SCRATCH[kernel](f.topk, w, i, 2 if f.gated else 1)
     own = 0 if kernel in ('trtllm','oai','mxint4') else 2*M*(max(a,w)+b)
-    return own, round(2*M*MOE_INSIDE[kernel](f.topk,w,i)) if kernel in MOE_INSIDE else 0
+    inside = MOE_INSIDE.get(f'{kernel} {form}'.strip()) or MOE_INSIDE.get(kernel)
+    return own, round(2*_routed(f,M,kernel)*inside(w,i)) if inside else 0
 
 @lru_cache(8192)
 def scratch_bytes(
@@ -171,7 +187,8 @@ def scratch_bytes(
 )->tuple[int,int]: # bytes on one rank: vLLM's own buffers, and what the kernel allocates and frees
     "Scratch of the fused experts, shared by all layers"
     fs = {g.ffn for g in stage_groups(arch, engine.pipeline_parallel_size, pp_rank) if isinstance(g.ffn,MoE)}
-    both = [_scratch(f, arch.hidden, moe_kernel(arch,device,engine), scratch_stays(arch,engine), engine) for f in fs]
+    form = arch.quant.experts.form if arch.quant and arch.quant.experts else ''
+    both = [_scratch(f, arch.hidden, moe_kernel(arch,device,engine), form, scratch_stays(arch,engine), engine) for f in fs]
     return max((a for a,_ in both), default=0), max((b for _,b in both), default=0)
 
 # %% ../nbs/225_forward.ipynb #c020
