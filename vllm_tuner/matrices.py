@@ -78,14 +78,16 @@ class Split:
     reread:bool=False   # layers that read an earlier cache have keys and values all the same, releases before 0.30
 
 # %% ../nbs/200_matrices.ipynb #c080
+def _gated(arch): return all(g.ffn.gated for g in arch.groups if isinstance(g.ffn,MoE))
+
 def padding(
     arch:ModelArch, # the model
     device,         # `Device`
     engine,         # `Engine`
 )->tuple[int,int]:  # elements: inner width, width of the stream
-    "What MXFP4 kernels round experts up to (`fused_moe/oracle/mxfp4.py`): Triton on Hopper, TRTLLM on Blackwell, Marlin elsewhere and with adapters"
+    "What kernels round experts up to: FlashInfer's on Blackwell in 16 bits (`fused_moe/oracle/unquantized.py`), MXFP4's (`mxfp4.py`): Triton on Hopper, TRTLLM on Blackwell, Marlin elsewhere and with adapters"
     x,cap,v = arch.quant.experts if arch.quant else None, device.capability[0], release(engine.vllm_version)
-    if x is None and cap==10 and v>=(0,33,0): return 128,1  # 16-bit experts on Blackwell: FlashInfer TRTLLM
+    if x is None and cap==10: return (128 if v>=(0,29,0) or v>=(0,24,0) and not _gated(arch) else 1), 1
     if x is None or x.form!='mxfp4' or arch.quant.method not in ('mxfp4','gpt_oss_mxfp4','fp8'): return 1,1
     return (64,1) if cap==9 and v>=(0,10,1) and not engine.enable_lora else (128,256)
 
