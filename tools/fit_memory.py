@@ -13,9 +13,10 @@ os.environ['HF_HUB_OFFLINE'] = '1'  # names that the catalogue lacks are skipped
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from startup_records import read, shape, subject
-from vllm_tuner import cuda_graphs, memory as ledger, non_torch, passes, profiler, weights
+from vllm_tuner import cuda_graphs, forward, memory as ledger, non_torch, passes, profiler, weights
 from vllm_tuner.devices import device
 from vllm_tuner.units import GiB
+from vllm_tuner.versions import release
 
 # --- robust non-negative least squares, few unknowns ---
 def fit(rows:list, names:list[str], start:dict, rounds:int=60, huber:float=.15)->dict:
@@ -44,7 +45,7 @@ def use(coefficients:dict):
     for m in MODULES: m.fitted = lambda: coefficients
     for f in CACHED: f.cache_clear()
 
-def family(r:dict, a)->str:
+def family(r:dict, a, d)->str:
     "What is left out together: all sizes and re-releases of one family"
     return re.sub(r'[-_ ]?(\d+(\.\d+)?[bt]\b.*|v?\d.*)$', '', a.name.split('/')[-1].lower()) or a.model_type
 
@@ -191,16 +192,65 @@ def show(title, rows):
         for term,x in score(rows, pick).items(): print(f"{term:15} n={x['n']:3} median {x['median']:6.2f} %  p90 {x['p90']:7.2f} %  worst {x['worst']:8.2f} %   median {x['gib']:.3f} GiB, p90 {x['gib90']:.2f}")
 
 def left_out(subjects, old, key=family)->list:
-    "Every record predicted by coefficients fitted without its like: without its family, or its source"
+    "Every record predicted by coefficients fitted without its like: its family, its source, its release or its card"
     out = []
-    for f in sorted({key(r,a) for r,a,_,_ in subjects}):
-        mine = [s for s in subjects if key(s[0],s[1])==f]
-        out += predictions(mine, coefficients([s for s in subjects if key(s[0],s[1])!=f], old))
+    for f in sorted({key(r,a,d) for r,a,d,_ in subjects}):
+        mine = [s for s in subjects if key(*s[:3])==f]
+        out += predictions(mine, coefficients([s for s in subjects if key(*s[:3])!=f], old))
     return out
 
-def origin(r:dict, a)->str:
+def origin(r:dict, a, d)->str:
     "What is left out together: everything one author published in one place"
     return re.sub(r'(github.com/[^/]+/[^/]+).*', r'\1', re.sub(r'\s*\(.*', '', r['source']))
+
+def series(r:dict, a, d)->str:
+    "What is left out together: a minor release with its patches"
+    return '.'.join(map(str, release(r['engine']['vllm_version'])[:2]))
+
+def model_of_card(r:dict, a, d)->str:
+    "What is left out together: every start on one model of card"
+    return d.name
+
+UNSEEN = {'source':origin, 'release':series, 'card':model_of_card}   # what else a user may bring that no record knew
+
+# --- what rests on few records: each constant that no fit moves, cut by half ---
+CONSTANTS = (  # name, what is known of it, and where it lies: a path into the coefficients, or a module with a name and perhaps a key
+    ('ranks over NVLink, Hopper', 'fitted', ('non_torch','link','hopper')), ('ranks over NVLink, Blackwell', 'set, from totals', ('non_torch','link','blackwell')),
+    ('ranks over NVLink, Ampere', 'set, from totals', ('non_torch','link','ampere')), ('ranks over PCIe', 'set, from totals', ('non_torch','link','slow')), ('share of it before 0.18', 'fitted', ('non_torch','early_link')),
+    ('sort of the old sampler', 'fitted to V0 logs', (passes,'SORTED')), ('experts by FlashInfer, FP8', 'set, one start', (forward,'MOE_INSIDE','flashinfer fp8')), ('experts by FlashInfer, NVFP4', 'code', (forward,'MOE_INSIDE','flashinfer nvfp4')),
+    ('experts by TRT-LLM, FP8', 'set, four starts', (forward,'MOE_INSIDE','trtllm fp8')), ('experts by TRT-LLM, NVFP4', 'code', (forward,'MOE_INSIDE','trtllm nvfp4')), ('experts in INT4', 'code', (forward,'MOE_INSIDE','mxint4')),
+    ('copies of a cold compile', 'code and seven starts', (profiler,'compile_bytes')), ('of them kept in 0.27 to 0.30', 'six starts', (non_torch,'pinned_bytes')))
+
+def _half(x): return (lambda *a,**k: x(*a,**k)/2) if callable(x) else x/2
+
+def halved(where, coef):
+    "Coefficients with half of a constant, and a function that puts it back"
+    if isinstance(where[0],str):
+        coef = at = json.loads(json.dumps(coef))
+        for k in where[:-1]: at = at[k]
+        at[where[-1]] = _half(at[where[-1]])
+        return coef, lambda: None
+    table,key = (vars(where[0]),where[1]) if len(where)==2 else (getattr(where[0],where[1]),where[2])
+    whole,table[key] = table[key],_half(table[key])
+    return coef, lambda: table.__setitem__(key, whole)
+
+def sensitivity(subjects, coef)->list[dict]:
+    "For each constant: the named starts whose cache half of it would move by half a per cent, and their median error with all of it and with half"
+    mine = [s for s in subjects if SETS['corpus, named NVIDIA cards'](*s[:3]) and s[0]['measured'].get('available_kv_gib')]
+    def caches(c):
+        for m in (forward,passes,profiler,non_torch,*MODULES):
+            for f in vars(m).values():
+                if hasattr(f,'cache_clear'): f.cache_clear()
+        return [(m.kv_cache/GiB, r['measured']['available_kv_gib']) for r,*_,m in predictions(mine, c)]
+    off = lambda pairs: statistics.median(abs(p/o-1) for p,o in pairs) if pairs else None
+    whole,out = caches(coef),[]
+    for name,known,where in CONSTANTS:
+        c,back = halved(where, coef)
+        both = [(w,h) for w,h in zip(whole,caches(c)) if abs(w[0]-h[0])>.005*abs(w[1])]
+        back()
+        out.append({'constant':name, 'known':known, 'n':len(both), 'error':off([w for w,_ in both]), 'halved':off([h for _,h in both])})
+    caches(coef)
+    return out
 
 def card(r:dict)->str|float: # what `device` takes
     "The card by its name, or by its memory where the catalogue cannot place the name"
@@ -208,19 +258,19 @@ def card(r:dict)->str|float: # what `device` takes
     except ValueError: return r['total_gib']
     return r['gpu']
 
-def distil(left_out, bad)->dict:
+def distil(left_out, bad, unseen, constants)->dict:
     "The scoreboard's records: what was run, what was printed, what coefficients fitted without that family predict (GiB)"
-    rows = []
+    rows,kv = [],{k:{r['id']:round(m.kv_cache/GiB,3) for r,*_,m in out} for k,out in unseen.items()}
     for r,a,d,e,m in left_out:
         name,q = shape(r)
         rows.append({'id':r['id'].removeprefix('v019-'), 'source':r['source'], 'model':r['model'], 'arch':name, **({'quant':q} if q else {}), 'gpu':card(r), 'total_gib':r['total_gib'], 'engine':r['engine'],
-                     'marks':r['marks'], **({'graphs':r['graphs']} if r.get('graphs') else {}), 'version_from':r['version_from'], 'family':family(r,a), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}})
-    return {'what':'public vLLM start-ups: the flags as far as each source states them, what vLLM printed (GiB, tokens, blocks), and the prediction of coefficients fitted without the model family; made by tools/fit_memory.py', 'records':rows,
-            'not_scored':[{'id':i,'model':n,'why':why} for i,n,why in bad]}
+                     'marks':r['marks'], **({'graphs':r['graphs']} if r.get('graphs') else {}), 'version_from':r['version_from'], 'family':family(r,a,d), 'measured':r['measured'], 'left_out':{t:round(v(m)/GiB,3) for t,_,v in TERMS[:-1]}, 'kv_unseen':{k:v[r['id']] for k,v in kv.items()}})
+    return {'what':'public vLLM start-ups: the flags as far as each source states them, what vLLM printed (GiB, tokens, blocks), the prediction of coefficients fitted without the model family, and that of the cache without its source, release or card; made by tools/fit_memory.py', 'records':rows,
+            'constants':constants, 'not_scored':[{'id':i,'model':n,'why':why} for i,n,why in bad]}
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ap.add_argument('folder'); ap.add_argument('--write', action='store_true'); ap.add_argument('--sources', action='store_true', help='leave whole sources out as well (a minute)')
+    ap.add_argument('folder'); ap.add_argument('--write', action='store_true'); ap.add_argument('--sources', action='store_true', help='leave whole sources, releases and cards out as well')
     args = ap.parse_args()
     old = json.loads(FILE.read_text(encoding='utf-8'))
     subjects,bad = subjects_of(read(args.folder))
@@ -232,11 +282,13 @@ def main():
     coef['tails'] = tails(out)
     use(coef)
     print('tails', coef['tails'], {n:{l:round(coverage(out,p,l),3) for l in (.5,.8,.9)} for n,p in SETS.items()})
-    if args.sources: show('whole sources left out', left_out(subjects, old, origin))
+    unseen = {k:left_out(subjects, old, key) for k,key in UNSEEN.items()} if args.sources or args.write else {}
+    for k,rows in unseen.items(): show(f'the {k} left out', rows)
+    use(coef)
     print(f'{len(bad)} records without a known model or card')
     coef['provenance'] = PROVENANCE
     if args.write:
         FILE.write_text(json.dumps(coef, indent=1)+'\n', encoding='utf-8')
-        BOARD.write_text(json.dumps(distil(out, bad), indent=0)+'\n', encoding='utf-8')
+        BOARD.write_text(json.dumps(distil(out, bad, unseen, sensitivity(subjects, coef)), indent=0)+'\n', encoding='utf-8')
 
 if __name__=='__main__': main()
