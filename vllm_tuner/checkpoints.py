@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from .configs import from_config
-from .shapes import written
+from .shapes import released, written
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MIRRORS', 'catalogue_data', 'entry', 'bare', 'catalogue', 'search', 'address', 'lookup']
@@ -195,7 +195,9 @@ def _known(name):
     "The catalogue and the tables of names"
     d,ids,variants = catalogue_data()
     key = name.lower()
-    if key in ids: return _labelled(_config(ids[key]), d['models'][ids[key]][0])
+    if key in ids:
+        config,found = _config(ids[key]),d['models'][ids[key]][0]
+        return ({**config,'quantization_config':released()[found]}, found, ()) if found in released() else _labelled(config, found)
     (renamed,shapes),i = written(),_WRITTEN.get(key)
     if i in shapes: return shapes[i], i, ()
     if i:

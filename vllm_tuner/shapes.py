@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 # %% auto #0
-__all__ = ['written']
+__all__ = ['written', 'released']
 
 # %% ../nbs/152_shapes.ipynb #s05
 @lru_cache(1)
@@ -18,3 +18,7 @@ def _file(): return json.loads(files('vllm_tuner').joinpath('data/shapes.json').
 def written()->tuple[dict,dict]: # id -> [id whose shape it has, what differs]; id -> config
     "What is written down of releases that the catalogue lacks"
     return _file()['renamed'], _file()['shapes']
+
+def released()->dict: # id -> quantization_config
+    "How the weights of a release are stored of which the catalogue has the shape alone"
+    return _file()['released']
