@@ -18,8 +18,8 @@ from .versions import at, is_v0, release
 _all_ = ['Engine', 'Speculative', 'AutotuningParameters']  # one door for the flags, what they become, and the knobs
 
 # %% auto #0
-__all__ = ['V1_CAN', 'V0_ONLY', 'VIDEO_TOKENS', 'Kind', 'kind', 'uses_v0', 'drafter', 'resolve', 'reconsidered', 'Engine',
-           'Speculative', 'AutotuningParameters']
+__all__ = ['V0_ONLY', 'VIDEO_TOKENS', 'Kind', 'kind', 'uses_v0', 'drafter', 'resolve', 'reconsidered', 'Engine', 'Speculative',
+           'AutotuningParameters']
 
 # %% ../nbs/175_engine.ipynb #c013
 class Kind(NamedTuple):
@@ -41,27 +41,29 @@ def kind(
 def _first(x, default): return default if x is None else x
 
 # %% ../nbs/175_engine.ipynb #e1387302
-V1_CAN = {'a gguf file':(0,9,0), 'speculation':(0,9,0), 'a drafting model':(0,10,0), 'pipeline stages':(0,9,1), 'pipeline stages of processes':(0,9,0), 'pooling':(0,9,2), 'float32':(0,9,2), 'priorities':(0,9,2), 'an fp8 cache on Blackwell':(0,10,0),
-          'an fp8 cache of latents':(0,10,2), 'an encoder alone':(0,10,1), 'states':(0,10,2), 'speech':(0,10,2), 'an encoder before a decoder':(0,11,0), 'a card before Ampere':(0,10,2), 'an 8-bit cache':(0,11,0)}  # first release whose V1 takes it (engine/arg_utils.py: _is_v1_supported_oracle, models marked SupportsV0Only; 0.8.5 to 0.10.2)
-V0_ONLY = {'BloomForCausalLM':(0,10,2), 'GritLM':(0,10,2), 'Phi4FlashForCausalLM':(0,11,0), 'MotifForCausalLM':(0,11,0)}  # classes marked so for other reasons
+V0_ONLY = {'BloomForCausalLM':(0,10,2), 'GritLM':(0,10,2), 'Phi4FlashForCausalLM':(0,11,0), 'MotifForCausalLM':(0,11,0)}  # classes marked SupportsV0Only that nothing below tells, and the first release whose V1 takes them
 
-def _old_needs(arch, device, e):
-    "What the model, the card and the flags ask of an engine, among the things that V1 learned late"
-    mixers,how,backend,cap = [g.mixer for g in arch.groups],e.speculative_config and e.speculative_config.method,e.distributed_executor_backend,device.capability
-    k,fp8 = kind(arch),e.kv_cache_dtype.startswith('fp8')
-    flash,latent = fp8 and cap[0]==9,any(isinstance(m,MLA) for m in mixers)   # FlashAttention 3 reads fp8 on Hopper alone
-    alone = k.pooling and not all(m.causal for g in mixers for m in attentions(g) if isinstance(m,Attention))
-    crosses = any(isinstance(m,CrossAttention) for m in mixers)
-    small = e.kv_cache_dtype!='auto' and not flash
-    yield from (name for name,so in {'a gguf file':arch.quant is not None and arch.quant.method=='gguf', 'speculation':how is not None, 'a drafting model':how not in (None,'ngram','eagle','eagle3','mtp','medusa'),
-        'pipeline stages':e.pipeline_parallel_size>1 and backend is None, 'pipeline stages of processes':e.pipeline_parallel_size>1 and backend not in (None,'ray'), 'pooling':k.pooling, 'float32':e.dtype=='float32', 'priorities':e.scheduling_policy!='fcfs',
-        'an fp8 cache on Blackwell':small and cap==(10,0), 'an fp8 cache of latents':small and fp8 and latent and cap!=(10,0), 'an 8-bit cache':small and cap!=(10,0) and not (fp8 and latent), 'an encoder alone':alone, 'states':k.hybrid or k.attention_free,
-        'speech':crosses and arch.task=='transcribe', 'an encoder before a decoder':crosses and arch.task!='transcribe', 'a card before Ampere':cap<(8,0)}.items() if so)
+def _late(arch, device, e):
+    "What V1 learned late: the first release that takes it, and whether it is asked (engine/arg_utils.py `_is_v1_supported_oracle` and models marked SupportsV0Only, 0.8.5 to 0.10.2)"
+    mixers,how,backend,cap,kv = [g.mixer for g in arch.groups],e.speculative_config and e.speculative_config.method,e.distributed_executor_backend,device.capability,e.kv_cache_dtype
+    k,staged,crosses = kind(arch),e.pipeline_parallel_size>1,any(isinstance(m,CrossAttention) for m in mixers)
+    small = kv!='auto' and not (kv.startswith('fp8') and cap[0]==9)   # FlashAttention 3 reads fp8, on Hopper alone
+    latent = kv.startswith('fp8') and any(isinstance(m,MLA) for m in mixers)
+    yield (0,9,0), arch.quant is not None and arch.quant.method=='gguf'
+    yield (0,9,0), how is not None                    # in 0.8 n-gram and EAGLE, too, were V0's unless V1 was asked for
+    yield (0,10,0), how not in (None,'ngram','eagle','eagle3','mtp','medusa')
+    yield (0,9,0), staged and backend not in (None,'ray')
+    yield (0,9,1), staged and backend is None
+    yield (0,9,2), k.pooling or e.dtype=='float32' or e.scheduling_policy!='fcfs'
+    yield (0,10,1), k.pooling and not all(m.causal for g in mixers for m in attentions(g) if isinstance(m,Attention))   # encoders alone
+    yield (0,10,2), k.hybrid or k.attention_free or cap<(8,0) or crosses and arch.task=='transcribe'
+    yield (0,11,0), crosses and arch.task!='transcribe'
+    yield (0,10,0) if cap==(10,0) else (0,10,2) if latent else (0,11,0), small
 
 def _needs_v0(arch, device, e):
     "Whether V1 of this release lacks something that is asked"
     v = release(e.vllm_version)
-    return v<V0_ONLY.get(arch.architecture,(0,)) or any(v<V1_CAN[name] for name in _old_needs(arch, device, e))
+    return v<V0_ONLY.get(arch.architecture,(0,)) or any(asked and v<first for first,asked in _late(arch, device, e))
 
 def uses_v0(
     arch,         # `ModelArch`
